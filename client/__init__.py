@@ -1,0 +1,1 @@
+"""The client library: sessions, f+1 matching signed replies, fast reads, typed key-value calls."""

@@ -1,0 +1,18 @@
+"""Domain-separated SHA-256.
+
+Every digest in the project is taken over ``domain ‖ parts`` in which each piece is preceded by its
+length, so that no two different lists of pieces, and no two domains, ever hash the same bytes.
+"""
+
+from hashlib import sha256
+
+DIGEST_BYTES = 32
+
+
+def digest(domain: bytes, *parts: bytes) -> bytes:
+    """SHA-256 (32 bytes) over `domain` and `parts`, each after its length (8 bytes, big-endian)."""
+    pieces = [len(domain).to_bytes(8, "big"), domain]
+    for part in parts:
+        pieces.append(len(part).to_bytes(8, "big"))
+        pieces.append(part)
+    return sha256(b"".join(pieces)).digest()

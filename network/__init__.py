@@ -1,0 +1,1 @@
+"""Frames, authenticated connections and bounded queues: bytes and identities, no PBFT."""

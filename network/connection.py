@@ -1,0 +1,207 @@
+"""One authenticated connection: frames in, frames out, within bounds.
+
+The callbacks are synchronous (`asyncio.Protocol`), so a frame goes from the socket to its handler
+without a task or a queue in between. What is sent within one iteration of the event loop leaves in
+one write.
+"""
+
+import asyncio
+import contextlib
+import socket
+from typing import Protocol, cast
+
+from network.framing import MAX_HEADER_BYTES, FrameDecoder, FramingError, frame_header
+from network.handshake import MAX_HANDSHAKE_BYTES, Handshake, HandshakeError
+from network.limits import Counters, Limits
+
+HANDSHAKE_TIMEOUT = "handshake-timeout"
+UNAUTHENTICATED = "unauthenticated"  # the other end went away before it had authenticated
+OUTBOUND_FULL = "outbound-full"
+OUTBOUND_SIZE = "outbound-size"  # an empty payload, or one that no peer would accept
+DISCONNECTED = "disconnected"  # sent although there is no connection
+
+# A peer that loses power says nothing: the kernel notices after about 25 s.
+_KEEPALIVE_OPTIONS = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+
+
+class ConnectionHandler(Protocol):
+    """Who is told about authenticated connections, and only about these."""
+
+    def on_open(self, connection: "Connection") -> None:
+        """Both ends have authenticated; `connection.peer` is the other's public key."""
+        ...
+
+    def on_frame(self, connection: "Connection", payload: bytes) -> None:
+        """The peer has sent `payload`."""
+        ...
+
+    def on_close(self, connection: "Connection", reason: str) -> None:
+        """The connection is gone; called once for each `on_open`."""
+        ...
+
+
+class Owner(Protocol):
+    """Who keeps count of connections, the unauthenticated ones included."""
+
+    def authenticated(self, connection: "Connection") -> None: ...
+
+    def lost(self, connection: "Connection") -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """A connection to the holder of one public key. Made by a `Listener` or a `Dialler`."""
+
+    def __init__(
+        self,
+        handshake: Handshake,
+        handler: ConnectionHandler,
+        owner: Owner,
+        limits: Limits,
+        counters: Counters,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._handshake = handshake
+        self._handler = handler
+        self._owner = owner
+        self._limits = limits
+        self._counters = counters
+        self._decoder = FrameDecoder(MAX_HANDSHAKE_BYTES)
+        self._transport: asyncio.Transport  # both from `connection_made` on
+        self._timer: asyncio.TimerHandle
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._open = False
+        self._paused = False
+        self._reason: str | None = None  # why it is being closed, once it is
+
+    @property
+    def peer(self) -> bytes:
+        """The public key (32 bytes) of the other end."""
+        return self._handshake.peer
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent or received any more."""
+        return self._reason is not None
+
+    def send(self, payload: bytes) -> bool:
+        """Queue one frame. False, with a count of why, if it was dropped instead. Never blocks."""
+        if self.closed:
+            return self._drop(DISCONNECTED)
+        size = len(payload)
+        if not 0 < size <= self._limits.max_frame_bytes:
+            return self._drop(OUTBOUND_SIZE)
+        waiting = self._pending_bytes + self._transport.get_write_buffer_size()
+        if waiting + size + MAX_HEADER_BYTES > self._limits.outbound_bytes:
+            return self._drop(OUTBOUND_FULL)
+        self._queue(payload)
+        return True
+
+    def close(self, reason: str) -> None:
+        """Close it once the queued frames have left, for which they get a moment. Idempotent."""
+        if self.closed:
+            return
+        self._flush()
+        self._reason = reason
+        self._timer.cancel()
+        self._timer = self._loop.call_later(self._limits.close_seconds, self._transport.abort)
+        self._transport.close()
+
+    def refuse(self, reason: str) -> None:
+        """Drop it at once, with what is queued, and count `reason`. Idempotent."""
+        if self.closed:
+            return
+        self._reason = reason
+        self._counters[reason] += 1
+        self._transport.abort()
+
+    def pause(self) -> None:
+        """Call `on_frame` no more, and read no more from the network, until `resume`."""
+        if not self._paused and not self.closed:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Undo `pause`; what has arrived meanwhile is delivered from the event loop."""
+        if self._paused and not self.closed:
+            self._paused = False
+            self._transport.resume_reading()
+            self._loop.call_soon(self._deliver)
+
+    # --- called by the event loop ------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        _tune(transport.get_extra_info("socket"))
+        self._timer = self._loop.call_later(
+            self._limits.handshake_seconds, self.refuse, HANDSHAKE_TIMEOUT
+        )
+        if self._handshake.opening is not None:
+            self._queue(self._handshake.opening)
+
+    def data_received(self, data: bytes) -> None:
+        self._decoder.feed(data)
+        self._deliver()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        if self._reason is None:
+            self._reason = "closed by the peer" if exc is None else "connection lost"
+            if not self._open:
+                self._counters[UNAUTHENTICATED] += 1
+        self._pending.clear()
+        self._owner.lost(self)
+        if self._open:
+            self._handler.on_close(self, self._reason)
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _deliver(self) -> None:
+        try:
+            while not self._paused and not self.closed:
+                frame = self._decoder.next_frame()
+                if frame is None:
+                    return
+                if self._open:
+                    self._handler.on_frame(self, frame)
+                else:
+                    self._greet(frame)
+        except (FramingError, HandshakeError) as error:
+            self.refuse(error.reason)
+
+    def _greet(self, frame: bytes) -> None:
+        answer = self._handshake.receive(frame)
+        if answer is not None:
+            self._queue(answer)
+        if self._handshake.done:
+            self._timer.cancel()
+            self._decoder.max_frame_bytes = self._limits.max_frame_bytes
+            self._open = True
+            self._owner.authenticated(self)
+            self._handler.on_open(self)
+
+    def _drop(self, reason: str) -> bool:
+        self._counters[reason] += 1
+        return False
+
+    def _queue(self, payload: bytes) -> None:
+        if not self._pending:
+            self._loop.call_soon(self._flush)
+        header = frame_header(len(payload))
+        self._pending += (header, payload)
+        self._pending_bytes += len(header) + len(payload)
+
+    def _flush(self) -> None:
+        if self._pending and not self.closed:
+            self._transport.write(b"".join(self._pending))
+            self._pending.clear()
+            self._pending_bytes = 0
+
+
+def _tune(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # the peer may be gone already: the transport will say so
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE_OPTIONS:
+            if hasattr(socket, name):  # not everywhere: the heartbeats above notice anyhow
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,0 +1,1 @@
+"""The `pbft` command, one file per subcommand."""

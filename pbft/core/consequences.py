@@ -1,0 +1,116 @@
+"""A fact of one part becomes a call of another: what follows when something has come to pass."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+from pbft.core import checkpoints, incarnation, ordering, suspicion, view_change
+from pbft.core.certificates import Certified
+from pbft.core.context import Instant
+from pbft.core.parts import DIVERGED, UNCONFIRMED, Parts
+from pbft.messages import Commit, Prepare, Verified
+
+
+class Consequences(Parts):
+    """Reacts to facts."""
+
+    def _facts(self, facts: Iterable[Any], now: Instant) -> None:
+        for fact in facts:
+            self._consequences[type(fact)](self, fact, now)
+
+    def _batch_committed(self, _fact: ordering.BatchCommitted, _now: Instant) -> None:
+        self.queue.hand_out(self.views.view)
+
+    def _body_missing(self, fact: ordering.BodyMissing, now: Instant) -> None:
+        self.fetching.want_body(fact.seq, fact.digest, fact.holders, now)
+
+    def _clock_slow(self, _fact: ordering.PrimaryClockSlow, now: Instant) -> None:
+        self._facts(self.suspicion.suspect(), now)
+
+    def _stable(self, fact: checkpoints.CheckpointStable, now: Instant) -> None:
+        interval = self._context.parameters.checkpoint_interval
+        keep_above = min(fact.seq, self.queue.last_checkpoint) - interval
+        self.log.discard(fact.seq, keep_above)
+        self._outbox.note("checkpoint-stable", seq=fact.seq)
+        self.ordering.window_moved()
+        executed, deadline = self.queue.executed, self._next_deadline
+        self._facts(self.ordering.retry_early(now, deadline, executed), now)
+
+    def _diverged(self, fact: checkpoints.StateDiverged, now: Instant) -> None:
+        self._outbox.note("state-diverged", seq=fact.certified.seq)
+        self._repair(fact.certified, now)
+
+    def _repair(self, certified: Certified, now: Instant) -> None:
+        """This replica's own state is wrong: no more votes until it is replaced (R22)."""
+        self.gate.silence(DIVERGED)
+        self.queue.paused = True
+        self.transfer.start(certified, now)
+
+    def _hopeless(self, fact: checkpoints.NoQuorumPossible, _now: Instant) -> None:
+        self._outbox.halt = (
+            f"no digest of the state after {fact.seq} can reach a quorum any more: "
+            "replicas disagree about the state; compare them before starting again"
+        )
+
+    def _suspected(self, fact: suspicion.PrimarySuspected, now: Instant) -> None:
+        self._facts(self.views.suspected(fact.view, fact.reason), now)
+
+    def _leave(self, fact: view_change.Leave, now: Instant) -> None:
+        self._outbox.note("view-change-started", view=fact.view, reason=fact.reason)
+        stable = (
+            self.checkpoints.stable_seq,
+            self.checkpoints.stable_digest,
+            self.checkpoints.stable_proof,
+        )
+        prepared = tuple(s.proof for s in self.log.above(self.log.low) if s.proof)
+        self.ordering.leave(fact.view)
+        self.fetching.forget_bodies()
+        self.suspicion.left(fact.view)
+        self.views.leave(fact.view, stable, prepared, len(self.pool) > 0, now)
+
+    def _installed(self, fact: view_change.ViewInstalled, now: Instant) -> None:
+        self._outbox.note("view-entered", view=fact.view, max_seq=fact.plan.max_seq)
+        self._facts(self.checkpoints.learn(fact.plan.stable_proof), now)
+        self.gate.enter(fact.view)
+        self.fetching.forget_bodies()
+        facts = self.ordering.enter(fact.view, fact.plan, fact.pre_prepares)
+        self.pool.view_changed(self.queue.executed)
+        for slot in self.log.above(self.queue.executed):
+            if slot.content:
+                self.pool.proposed(slot.content.requests)
+        self.suspicion.entered(fact.view, self.views.failures, len(self.pool) > 0, now)
+        self._facts(facts, now)
+        for vote in self.future.take(fact.view):
+            self._count(vote, now)
+
+    def _count(self, vote: Verified[Prepare] | Verified[Commit], now: Instant) -> None:
+        """A vote of the current view, or one kept for the view that is entered (R9)."""
+        if isinstance(vote.body, Prepare):
+            self._facts(self.ordering.on_prepare(vote), now)
+        else:
+            self._facts(self.ordering.on_commit(vote), now)
+
+    def _memory_confirmed(self, _fact: incarnation.MemoryConfirmed, now: Instant) -> None:
+        self.gate.release(UNCONFIRMED)
+        self._facts(self.ordering.reconsider(), now)
+        self._facts(self.views.released(), now)
+
+    def _memory_lost(self, fact: incarnation.MemoryLost, _now: Instant) -> None:
+        self._outbox.halt = (
+            f"this replica's disk has forgotten: it counts {fact.own} starts, but others remember "
+            f"{fact.known}; its votes could contradict what it promised before. Put the newest "
+            "data directory back, or replace this replica by a new cluster configuration"
+        )
+
+    _consequences: ClassVar[dict[type, Callable[..., None]]] = {
+        ordering.BatchCommitted: _batch_committed,
+        ordering.BodyMissing: _body_missing,
+        ordering.PrimaryClockSlow: _clock_slow,
+        checkpoints.CheckpointStable: _stable,
+        checkpoints.StateDiverged: _diverged,
+        checkpoints.NoQuorumPossible: _hopeless,
+        suspicion.PrimarySuspected: _suspected,
+        view_change.Leave: _leave,
+        view_change.ViewInstalled: _installed,
+        incarnation.MemoryConfirmed: _memory_confirmed,
+        incarnation.MemoryLost: _memory_lost,
+    }

@@ -1,0 +1,123 @@
+"""The parts of one replica's core, and how they are put together, at a start and a restart."""
+
+from typing import Any
+
+from msgspec import Struct
+
+from pbft.codec import decode_body
+from pbft.core import (
+    checkpoints,
+    fetching,
+    incarnation,
+    ordering,
+    retransmission,
+    state_transfer,
+    suspicion,
+    view_change,
+)
+from pbft.core.context import Context, Instant
+from pbft.core.execution import ExecutionQueue
+from pbft.core.future import FutureVotes
+from pbft.core.log import Log
+from pbft.core.output import Outbox
+from pbft.core.records import Restored
+from pbft.core.requests import RequestPool
+from pbft.core.session_facts import EvictedMark, SessionView
+from pbft.core.timers import Timers
+from pbft.core.voting import VotingGate
+from pbft.messages import Body, Checkpoint, Verified, ViewChange
+
+UNCONFIRMED, DIVERGED = "unconfirmed", "diverged"
+"""Why the voting gate may be shut: see `incarnation` (R41) and `checkpoints` (R22)."""
+
+
+class Foundation(Struct, frozen=True):
+    """What a start finds on the disk: the log, and which state the application is in."""
+
+    restored: Restored
+    executed: int = 0
+    complete: bool = True  # False in the middle of a state transfer
+    sessions: tuple[SessionView | EvictedMark, ...] = ()
+    next_deadline: int | None = None
+
+
+class Parts:
+    """Everything that a replica's core consists of."""
+
+    def __init__(self, context: Context, foundation: Foundation, now: Instant) -> None:
+        parameters = context.parameters
+        self._context = context
+        self._outbox = outbox = Outbox()
+        self._timers = timers = Timers()
+        self.log = log = Log(parameters.window, parameters.checkpoint_interval, outbox)
+        self.gate = gate = VotingGate(context, log, outbox)
+        self.ordering = ordering.Ordering(context, log, gate, outbox)
+        self.checkpoints = checkpoints.Checkpoints(context, gate, outbox)
+        self.views = view_change.ViewChanges(context, gate, timers, outbox)
+        self.suspicion = suspicion.Suspicion(context, timers, outbox)
+        self.retransmission = retransmission.Retransmission(context, log, gate, timers, outbox)
+        self.fetching = fetching.Fetching(context, log, timers, outbox)
+        self.transfer = state_transfer.StateTransfer(context, timers, outbox)
+        self.incarnations = incarnation.Incarnations(context, timers, outbox)
+        self.pool = RequestPool(context)
+        self.queue = ExecutionQueue(context, log, outbox)
+        self.future = FutureVotes()
+        self._next_deadline = foundation.next_deadline
+        self._stuck = 0
+        self._executed_before = -1
+        self._evidence = foundation.restored.evidence
+        self._time = 0
+        self._restore(foundation, now)
+
+    # -- coming back (R40)
+
+    def _restore(self, found: Foundation, now: Instant) -> None:
+        restored, record = found.restored, found.restored.view
+        own = {seq: _own(envelope, Checkpoint) for seq, envelope in restored.checkpoints.items()}
+        self.checkpoints.restore(restored.stable, own)
+        self.log.low = self.checkpoints.stable_seq
+        self.log.restore(restored, record.view, record.active)
+        self.gate.restore(own, record.view)
+        change = _own(record.view_change, ViewChange) if record.view_change else None
+        self.views.restore(record, change, now)
+        self.ordering.restore(record.view, record.active, record.max_seq)
+        self.queue.jump(found.executed)
+        self.queue.paused = not found.complete
+        self.pool.sessions.reset(found.sessions)
+        self.incarnations.restore(restored.incarnations)
+        self.gate.silence(UNCONFIRMED)
+
+    # -- what several of the layers above need
+
+    def _position(self) -> retransmission.Position:
+        return retransmission.Position(
+            view=self.views.view,
+            active=self.views.active,
+            executed=self.queue.executed,
+            stable_seq=self.checkpoints.stable_seq,
+            stable_proof=self.checkpoints.stable_proof,
+            entered_by=self.views.entered_by,
+        )
+
+    @property
+    def may_read(self) -> bool:
+        """Whether a fast read here meets every acknowledged write (R20)."""
+        if self.gate.silent or self.queue.paused:
+            return False
+        return self.queue.executed >= max(self.gate.highest_commit, self.views.max_seq)
+
+    def _catch_up(self) -> None:
+        ahead = [
+            (peer, status.last_executed)
+            for peer in self._context.peers
+            if (status := self.retransmission.status_of(peer))
+            and status.last_executed > self.queue.executed
+        ]
+        if ahead:
+            self.fetching.catch_up(self.queue.executed, ahead)
+
+
+def _own(envelope: Any, kind: type[Body]) -> Any:
+    body = decode_body(envelope.body)
+    assert isinstance(body, kind)
+    return Verified(body=body, envelope=envelope)

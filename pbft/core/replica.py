@@ -1,0 +1,244 @@
+"""One replica's protocol: events in, one `Output` out.
+
+`Parts` lists what there is, `Consequences` turns one part's facts into another's calls, `Inbox`
+takes messages, and `Replica` takes events. Nothing here does I/O, reads a clock, draws randomness or
+awaits (see `events` and `output` for the two vocabularies).
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from pbft.codec import batch_digest, checkpoint_digest
+from pbft.core import (
+    events,
+    fetching,
+    incarnation,
+    ordering,
+    retransmission,
+    state_transfer,
+    suspicion,
+    view_change,
+)
+from pbft.core.batches import BatchContent
+from pbft.core.certificates import check_commits
+from pbft.core.context import Instant
+from pbft.core.inbox import Inbox
+from pbft.core.output import Output
+from pbft.core.parts import DIVERGED, Foundation
+from pbft.core.records import MAX_EVIDENCE, evidence_write
+from pbft.core.requests import Waiting
+from pbft.messages import Batch, Request
+
+STUCK_HEARTBEATS = 3
+
+
+class Replica(Inbox):
+    """See above. Not thread-safe: one step after the other."""
+
+    def step(self, event: events.Event, now: Instant) -> Output:
+        """Take one event; say what is to be done."""
+        self._handlers[type(event)](self, event, now)
+        for evidence in self._outbox.evidence:
+            if self._evidence < MAX_EVIDENCE:
+                self._outbox.persist.append(evidence_write(self._evidence, evidence))
+                self._evidence += 1
+        return self._outbox.take(self._timers.next)
+
+    def _started(self, event: events.Started, now: Instant) -> None:
+        self.incarnations.start(event.nonce, now)
+        self._beat(now)
+        if self.ordering.active:
+            self.suspicion.entered(self.views.view, 0, False, now)
+        else:
+            self.suspicion.left(self.views.view)
+        for slot in self.log.above(self.log.low):
+            if slot.digest is not None and slot.content is None:
+                self.fetching.want_body(slot.seq, slot.digest, (), now)
+        self.queue.hand_out(self.views.view)
+
+    def _tick(self, _event: events.Tick, now: Instant) -> None:
+        for name in self._timers.due(now.mono):
+            self._timer(name, now)
+
+    def _timer(self, name: str, now: Instant) -> None:
+        match name:
+            case retransmission.HEARTBEAT:
+                self._beat(now)
+                self._look_behind(now)
+            case suspicion.REQUEST | suspicion.SILENCE:
+                self._facts(self.suspicion.on_timer(name, now), now)
+            case view_change.NEW_VIEW | view_change.RESEND:
+                self._facts(self.views.on_timer(name, now), now)
+            case fetching.BODIES:
+                self.fetching.on_bodies_timer(self.log.low, now)
+            case state_transfer.TRANSFER:
+                self.transfer.on_timer(now)
+            case incarnation.ANNOUNCE:
+                self.incarnations.announce(now)
+
+    def _turn_ended(self, _event: events.TurnEnded, now: Instant) -> None:
+        """A primary proposes whenever a slot of the pipeline is free (no timer, no delay)."""
+        depth = self._context.parameters.pipeline_depth
+        while self.ordering.leading and not self.gate.silent:
+            seq = self.ordering.next_seq
+            if not self.log.in_window(seq) or seq - self.queue.handed > depth:
+                return
+            waiting = self.pool.next_batch()
+            if not waiting and not self._tick_due(seq, now):
+                return
+            self.ordering.propose(self._content(waiting, now))
+
+    def _tick_due(self, seq: int, now: Instant) -> bool:
+        due = self._next_deadline is not None and self._next_deadline <= now.wall
+        return due and seq == self.queue.executed + 1
+
+    def _content(self, waiting: list[Waiting], now: Instant) -> BatchContent:
+        self._time = max(self._time, now.wall)
+        digests = tuple(w.digest for w in waiting)
+        return BatchContent(
+            batch_digest(self._time, digests),
+            Batch(self._time, tuple(w.envelope for w in waiting)),
+            tuple(w.request for w in waiting),
+            digests,
+        )
+
+    # -- messages and bundles of messages
+
+    def _received(self, event: events.Received, now: Instant) -> None:
+        body = event.message.body
+        if isinstance(event.peer, int) and getattr(body, "replica", None) == event.peer:
+            self.suspicion.heard(event.peer, now)
+        if isinstance(body, Request):
+            self._request(event.message, event.peer, now)  # type: ignore[arg-type]
+        else:
+            self._deliver(event.message, now)
+
+    def _own_durable(self, event: events.OwnDurable, now: Instant) -> None:
+        self._deliver(event.message, now)
+
+    def _proposal(self, event: events.ProposalReceived, now: Instant) -> None:
+        self.suspicion.heard(event.pre_prepare.body.replica, now)
+        self.pool.proposed(event.content.requests)
+        executed, deadline = self.queue.executed, self._next_deadline
+        self._facts(self.ordering.on_proposal(event, now, deadline, executed), now)
+
+    def _batch(self, event: events.BatchReceived, now: Instant) -> None:
+        if self.fetching.wants(event.seq, event.content.digest):
+            self.fetching.have_body(event.seq)
+            self._facts(self.ordering.on_body(event.seq, event.content), now)
+
+    def _committed_batch(self, event: events.CommittedBatchReceived, now: Instant) -> None:
+        """A batch from a peer's log: a quorum has committed it, whatever the view (R23)."""
+        proof = tuple(vote.envelope for vote in event.commits)
+        commit = check_commits(self._context.quorum, proof)
+        if commit.digest != event.content.digest:
+            self._outbox.reject("batch-digest-mismatch", event.peer)
+            return
+        if not self.queue.handed < commit.seq <= self.log.high + self._reach:
+            return
+        slot = self.log.slot(commit.seq)
+        self.log.add_content(slot, event.content)
+        if not slot.certificate:
+            slot.certificate = proof
+            self.log.save(slot)
+        self._facts([ordering.BatchCommitted(commit.seq)], now)
+
+    @property
+    def _reach(self) -> int:
+        return self._context.parameters.checkpoint_interval
+
+    def _checkpoint_proof(self, event: events.CheckpointProofReceived, now: Instant) -> None:
+        for vote in event.checkpoints:
+            self._facts(self.checkpoints.on_vote(vote), now)
+
+    # -- what the shell has done
+
+    def _executed(self, event: events.Executed, now: Instant) -> None:
+        self.queue.executed = event.seq
+        self._next_deadline = event.next_deadline
+        self.pool.sessions.update(event.sessions)
+        slot = self.log.get(event.seq)
+        if slot and slot.committed:
+            self.pool.executed(slot.committed.requests)
+        self.views.progress()
+        self.suspicion.executed(len(self.pool) > 0, now)
+        facts: list[Any] = []
+        if event.summary is not None:
+            digest = checkpoint_digest(event.summary)
+            facts += self.checkpoints.own_state(event.summary, digest)
+        if self.pool.starved(event.seq):
+            facts += self.views.suspected(self.views.view, "a request is starved")
+        facts += self.ordering.retry_early(now, event.next_deadline, event.seq)
+        self._facts(facts, now)
+        if self.fetching.asked_up_to(event.seq):
+            self._catch_up()
+
+    def _nodes_installed(self, event: events.NodesInstalled, now: Instant) -> None:
+        self.transfer.on_installed(event.peer, event.installed, event.wanted, now)
+
+    def _nodes_refused(self, event: events.NodesRefused, now: Instant) -> None:
+        self.transfer.on_refused(event.peer, event.reason, now)
+
+    def _transfer_failed(self, _event: events.TransferFailed, now: Instant) -> None:
+        self.transfer.on_failed(now)
+
+    def _state_installed(self, event: events.StateInstalled, now: Instant) -> None:
+        seq = event.summary.seq
+        self._outbox.note("state-transfer-finished", seq=seq, nodes=self.transfer.installed)
+        self.transfer.finished()
+        self.queue.jump(seq)
+        self._next_deadline = event.next_deadline
+        self.pool.sessions.reset(event.sessions)
+        self.pool.drop_settled()
+        self.checkpoints.repaired(seq, checkpoint_digest(event.summary))
+        self.gate.release(DIVERGED)
+        self.queue.hand_out(self.views.view)
+        self._facts(self.ordering.reconsider(), now)
+
+    def _peer_connected(self, _event: events.PeerConnected, now: Instant) -> None:
+        self.retransmission.heartbeat(self._position(), now)
+
+    def _peer_disconnected(self, event: events.PeerDisconnected, now: Instant) -> None:
+        self.suspicion.disconnected(event.replica, now)
+
+    # -- heartbeats and falling behind
+
+    def _beat(self, now: Instant) -> None:
+        self.retransmission.heartbeat(self._position(), now)
+
+    def _look_behind(self, now: Instant) -> None:
+        """Nothing executed for a while: fetch batches, and if that fails, a whole state (R23)."""
+        moved = self.queue.executed != self._executed_before
+        self._stuck = 0 if moved else self._stuck + 1
+        self._executed_before = self.queue.executed
+        if self._stuck == 0:
+            return
+        certified = self.checkpoints.best_certified()
+        behind = certified is not None and certified.seq > self.queue.executed
+        if certified and behind and self._stuck >= STUCK_HEARTBEATS:
+            if self.transfer.target is None or self.transfer.exhausted:
+                self.transfer.start(certified, now)
+        elif not self.queue.paused:
+            self._catch_up()
+
+    _handlers: ClassVar[dict[type, Callable[..., None]]] = {
+        events.Started: _started,
+        events.Received: _received,
+        events.ProposalReceived: _proposal,
+        events.BatchReceived: _batch,
+        events.CommittedBatchReceived: _committed_batch,
+        events.CheckpointProofReceived: _checkpoint_proof,
+        events.OwnDurable: _own_durable,
+        events.Executed: _executed,
+        events.NodesInstalled: _nodes_installed,
+        events.NodesRefused: _nodes_refused,
+        events.TransferFailed: _transfer_failed,
+        events.StateInstalled: _state_installed,
+        events.PeerConnected: _peer_connected,
+        events.PeerDisconnected: _peer_disconnected,
+        events.Tick: _tick,
+        events.TurnEnded: _turn_ended,
+    }
+
+
+__all__ = ["Foundation", "Replica"]

@@ -1,0 +1,122 @@
+"""When does a replica lose faith in the primary? (O4.4, R19, R26, R36)
+
+Two ways. A request waits and nothing executes for a whole time-out, or too many batches pass it
+by: then the replica leaves the view on its own. Nothing waits, but the primary is not heard, or
+its clock lags: then it says SUSPECT, and only w such voices make anybody leave.
+"""
+
+from msgspec import Struct
+
+from pbft.core.context import Context, Instant, microseconds
+from pbft.core.output import Outbox
+from pbft.core.timers import Timers
+from pbft.messages import Suspect, Verified
+
+REQUEST, SILENCE = "request", "primary-silent"
+DISCONNECTED_GRACE_US = 150_000
+
+
+class PrimarySuspected(Struct, frozen=True):
+    """It is time to leave `view`."""
+
+    view: int
+    reason: str
+
+
+class Suspicion:
+    """Timers on the primary of the current view, and SUSPECT votes."""
+
+    def __init__(self, context: Context, timers: Timers, outbox: Outbox) -> None:
+        parameters = context.parameters
+        self._context = context
+        self._timers = timers
+        self._outbox = outbox
+        self._request_timeout = microseconds(parameters.request_timeout_ms)
+        self._silence_timeout = microseconds(parameters.heartbeat_timeout_ms)
+        self._cap = microseconds(parameters.view_timeout_cap_ms)
+        self._view = 0
+        self._active = True
+        self._backoff = 0
+        self._voices: dict[int, Suspect] = {}
+
+    @property
+    def _leading(self) -> bool:
+        return self._context.quorum.primary(self._view) == self._context.id
+
+    def _wait(self) -> int:
+        return min(self._request_timeout << min(self._backoff, 20), self._cap)
+
+    # -- a request waits
+
+    def request_waits(self, now: Instant) -> None:
+        """A valid request is on the list: the timer runs from now unless it runs (O4.4)."""
+        if self._active and not self._leading:
+            self._timers.start(REQUEST, now.mono + self._wait())
+
+    def executed(self, waiting: bool, now: Instant) -> None:
+        """A batch was executed: that is progress, and the timer starts over or stops."""
+        self._backoff = 0
+        self._timers.stop(REQUEST)
+        if waiting:
+            self.request_waits(now)
+
+    def nothing_waits(self) -> None:
+        """Every request that was waiting is settled."""
+        self._timers.stop(REQUEST)
+
+    # -- the primary is not heard
+
+    def heard(self, replica: int, now: Instant) -> None:
+        """Something verified came from `replica` itself."""
+        if replica == self._context.quorum.primary(self._view):
+            self._watch(now.mono + self._silence_timeout)
+
+    def disconnected(self, replica: int, now: Instant) -> None:
+        """A closed channel is a hint: look again soon (R26)."""
+        if replica == self._context.quorum.primary(self._view):
+            self._watch(now.mono + DISCONNECTED_GRACE_US)
+
+    def _watch(self, deadline: int) -> None:
+        if self._active and not self._leading:
+            self._timers.set(SILENCE, deadline)
+
+    def on_timer(self, name: str, now: Instant) -> list[PrimarySuspected]:
+        """REQUEST or SILENCE has ended."""
+        if not self._active:
+            return []
+        if name == REQUEST:
+            return [PrimarySuspected(self._view, "a request waits and nothing executes")]
+        self._watch(now.mono + self._silence_timeout)
+        return self.suspect()
+
+    def suspect(self) -> list[PrimarySuspected]:
+        """Say SUSPECT aloud (again)."""
+        voice = self._context.sign(Suspect(self._context.id, self._view))
+        self._outbox.send(None, voice.envelope)
+        return self.on_suspect(voice)
+
+    def on_suspect(self, message: Verified[Suspect]) -> list[PrimarySuspected]:
+        """Count SUSPECTs of this view, one per replica."""
+        body = message.body
+        known = self._voices.get(body.replica)
+        if known is None or known.view < body.view:
+            self._voices[body.replica] = body
+        voices = sum(1 for voice in self._voices.values() if voice.view == self._view)
+        if self._active and voices >= self._context.quorum.w:
+            return [PrimarySuspected(self._view, "a weak quorum does not hear the primary")]
+        return []
+
+    # -- views
+
+    def left(self, view: int) -> None:
+        """On the way to `view`: its timer is another one's business."""
+        self._view, self._active = view, False
+        self._timers.stop(REQUEST)
+        self._timers.stop(SILENCE)
+
+    def entered(self, view: int, failures: int, waiting: bool, now: Instant) -> None:
+        """A new primary has the word; the more views failed before, the longer it gets (R36)."""
+        self._view, self._active, self._backoff = view, True, failures
+        self._watch(now.mono + max(self._silence_timeout, self._wait()))
+        if waiting:
+            self.request_waits(now)

@@ -1,0 +1,1 @@
+"""Faulty-node modes: each wraps an honest node at its transport."""

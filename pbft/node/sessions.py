@@ -1,0 +1,184 @@
+"""Clients' sessions as replicated state: what was executed, and the results not yet acknowledged.
+
+Three kinds of records in the sessions map; numbers are 8 bytes, big-endian:
+
+    c <client>                     the client's highest evicted session number, kept for ever (R45)
+    h <client> <session>           Header
+    o <client> <session> <bundle>  Outcome of an executed bundle above the session's low mark
+
+Session numbers begin at 1.
+"""
+
+import msgspec
+from msgspec import Struct
+
+from pbft.apps.state_machine import State
+from pbft.core.session_facts import EvictedMark, SessionView
+from pbft.messages import Results
+
+CLIENTS, CLIENTS_END = b"c", b"d"
+HEADERS, HEADERS_END = b"h", b"i"
+OUTCOMES = b"o"
+_KEY_BYTES = 32
+
+
+class Header(Struct, frozen=True, array_like=True):
+    """A session without its results."""
+
+    low: int  # bundles up to here are acknowledged
+    used: int  # the sequence number at which it last executed something
+    opening: bytes  # the digest of the request that opened it
+    executed: tuple[int, ...]  # bundles above `low`, in order
+
+
+class Outcome(Struct, frozen=True, array_like=True):
+    """What came of one bundle; `request` is the digest of the request that was executed."""
+
+    request: bytes
+    results: Results
+
+
+Key = tuple[bytes, int]
+
+_encode = msgspec.msgpack.Encoder().encode
+_headers = msgspec.msgpack.Decoder(Header)
+_outcomes = msgspec.msgpack.Decoder(Outcome)
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(8, "big")
+
+
+def _header_key(key: Key) -> bytes:
+    return HEADERS + key[0] + _number(key[1])
+
+
+def _outcome_key(key: Key, bundle: int) -> bytes:
+    return OUTCOMES + key[0] + _number(key[1]) + _number(bundle)
+
+
+def _key_of(raw: bytes) -> Key:
+    return raw[1 : 1 + _KEY_BYTES], int.from_bytes(raw[1 + _KEY_BYTES :], "big")
+
+
+class Sessions:
+    """The table. `state` is the sessions map; at most `per_client` sessions of one client live."""
+
+    def __init__(self, state: State, per_client: int) -> None:
+        self._state = state
+        self._per_client = per_client
+        self._headers: dict[Key, Header] = {}
+        self._touched: dict[Key, None] = {}
+        self._evictions: list[EvictedMark] = []
+
+    def reload(self) -> None:
+        """The map was replaced as a whole: forget what was read from the old one."""
+        self._headers.clear()
+
+    def header(self, key: Key) -> Header | None:
+        """The session's header, or None where there is no such session."""
+        if (known := self._headers.get(key)) is not None:
+            return known
+        raw = self._state.get(_header_key(key))
+        if raw is None:
+            return None
+        return self._headers.setdefault(key, _headers.decode(raw))
+
+    def _save(self, key: Key, header: Header) -> Header:
+        self._headers[key] = header
+        self._touched[key] = None
+        self._state.put(_header_key(key), _encode(header))
+        return header
+
+    def highest_evicted(self, client: bytes) -> int:
+        """Numbers up to this one open no session any more; 0 where none was evicted yet."""
+        raw = self._state.get(CLIENTS + client)
+        return 0 if raw is None else int.from_bytes(raw, "big")
+
+    def is_free(self, key: Key) -> bool:
+        """Whether a session may be opened under this number."""
+        return key[1] > self.highest_evicted(key[0]) and self.header(key) is None
+
+    def lowest_free(self, client: bytes) -> int:
+        """The lowest number under which `client` may open a session."""
+        number = self.highest_evicted(client) + 1
+        while self.header((client, number)) is not None:
+            number += 1
+        return number
+
+    # -- opening and evicting
+
+    def open(self, key: Key, request: bytes, seq: int) -> None:
+        """Open a free session; the client's least recently used one makes room for it."""
+        live = self._sessions_of(key[0])
+        if len(live) >= self._per_client:
+            self._evict(min(live, key=lambda pair: (pair[1].used, pair[0][1])))
+        self._save(key, Header(0, seq, request, ()))
+
+    def _sessions_of(self, client: bytes) -> list[tuple[Key, Header]]:
+        start, end = HEADERS + client, HEADERS + client + b"\xff" * 9
+        return [(_key_of(key), _headers.decode(raw)) for key, raw in self._state.range(start, end)]
+
+    def _evict(self, victim: tuple[Key, Header]) -> None:
+        key, header = victim
+        client, number = key
+        for bundle in header.executed:
+            self._state.delete(_outcome_key(key, bundle))
+        self._state.delete(_header_key(key))
+        self._headers.pop(key, None)
+        self._touched.pop(key, None)
+        highest = max(self.highest_evicted(client), number)
+        self._state.put(CLIENTS + client, _number(highest))
+        self._evictions.append(EvictedMark(client, number, highest))
+
+    # -- executing
+
+    def acknowledge(self, key: Key, header: Header, upto: int) -> Header:
+        """Free the results of bundles up to `upto`, and let the window begin after it (R16)."""
+        if upto <= header.low:
+            return header
+        for bundle in header.executed:
+            if bundle <= upto:
+                self._state.delete(_outcome_key(key, bundle))
+        kept = tuple(bundle for bundle in header.executed if bundle > upto)
+        return self._save(key, Header(upto, header.used, header.opening, kept))
+
+    def record(self, key: Key, bundle: int, outcome: Outcome, seq: int) -> None:
+        """Keep what came of a bundle that was executed at `seq`."""
+        header = self.header(key)
+        assert header is not None, "only bundles of a live session execute"
+        executed = tuple(sorted((*header.executed, bundle)))
+        self._state.put(_outcome_key(key, bundle), _encode(outcome))
+        self._save(key, Header(header.low, seq, header.opening, executed))
+
+    def outcome(self, key: Key, bundle: int) -> Outcome | None:
+        """What came of a bundle, if it was executed and is not acknowledged yet."""
+        raw = self._state.get(_outcome_key(key, bundle))
+        return None if raw is None else _outcomes.decode(raw)
+
+    # -- what the core is told
+
+    def take_changes(self) -> tuple[SessionView | EvictedMark, ...]:
+        """What has changed since the last call."""
+        views = [_view(key, self._headers[key]) for key in self._touched]
+        changes = (*views, *self._evictions)
+        self._touched.clear()
+        self._evictions.clear()
+        return changes
+
+    def facts(self) -> tuple[SessionView | EvictedMark, ...]:
+        """The whole table."""
+        marks = [
+            EvictedMark(key[1:], number, number)
+            for key, raw in self._state.range(CLIENTS, CLIENTS_END)
+            for number in (int.from_bytes(raw, "big"),)
+        ]
+        views = [
+            _view(_key_of(key), _headers.decode(raw))
+            for key, raw in self._state.range(HEADERS, HEADERS_END)
+        ]
+        return (*marks, *views)
+
+
+def _view(key: Key, header: Header) -> SessionView:
+    return SessionView(key[0], key[1], header.low, header.executed)

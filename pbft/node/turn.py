@@ -1,0 +1,236 @@
+"""One turn: events -> core -> disk -> application -> network (docs/architecture.md, "One turn").
+
+Everything here is synchronous and runs on one thread: what arrives while a turn commits is the next
+turn's input, which is group commit by construction. Clock, transport and databases are ports, so the
+simulator runs this file as it ships.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable
+
+from pbft.apps.state_machine import StateMachine
+from pbft.core import events
+from pbft.core.context import Context, Instant
+from pbft.core.output import (
+    AnswerRead,
+    AnswerStatus,
+    BeginTransfer,
+    Execute,
+    FinishTransfer,
+    InstallNodes,
+    Note,
+    Output,
+    ResendReply,
+    Send,
+    ServeState,
+)
+from pbft.core.replica import Foundation, Replica
+from pbft.messages import StateSummary
+from pbft.node.authentication import Authenticator, Peer, Rejected
+from pbft.node.executor import Executor
+from pbft.node.log_store import LogStore
+from pbft.node.ports import Clock, Transport, Verifier
+from pbft.node.replying import Replying
+from pbft.node.report import report
+from pbft.node.state_sync import Installer, PinnedCheckpoints
+from pbft.storage.state_store import StateStore
+
+Observer = Callable[[Note], None]
+
+
+class Halted(Exception):
+    """The replica has stopped itself; the text says why."""
+
+
+class Node:
+    """A replica with its disk and application, ready to take frames and ticks."""
+
+    def __init__(
+        self,
+        context: Context,
+        machine: StateMachine,
+        log: LogStore,
+        store: StateStore,
+        clock: Clock,
+        transport: Transport,
+        verifier: Verifier,
+        observer: Observer = lambda note: None,
+    ) -> None:
+        parameters = context.parameters
+        self._context = context
+        self._machine = machine
+        self._log = log
+        self.store = store
+        self._clock = clock
+        self._transport = transport
+        self._observer = observer
+        self.executor = Executor(store, machine, parameters, context.clients)
+        self._pins = PinnedCheckpoints(context, transport)
+        self._installer = Installer(store)
+        self._replies = Replying(context, transport)
+        self.core = Replica(context, self._foundation(), clock.now())
+        self.authenticator = Authenticator(context.config, verifier, self.core)
+        self.counters: Counter[str] = Counter()
+        self._queue: deque[events.Event] = deque()
+        self.wake_at: int | None = None
+        if store.transfer_target is None and store.seq:
+            self._pins.pin(store.pin())
+
+    def _foundation(self) -> Foundation:
+        if self.store.transfer_target is not None:
+            return Foundation(self._log.restore(), complete=False)
+        return Foundation(
+            restored=self._log.restore(),
+            executed=self.store.seq,
+            sessions=self.executor.session_facts(),
+            next_deadline=self._machine.next_deadline(self.store.application),
+        )
+
+    # -- what the shell calls
+
+    def start(self, nonce: int) -> None:
+        """Begin: count this start, greet the others, execute what the log holds already."""
+        self._queue.append(events.Started(nonce))
+        self.run()
+
+    def receive(self, raw: bytes, peer: Peer) -> events.Event | None:
+        """Take one frame; it is acted upon in the next turn. None where it was rejected."""
+        try:
+            event = self.authenticator.open(raw, peer)
+        except Rejected as rejected:
+            self.counters[str(rejected)] += 1
+            return None
+        self._queue.append(event)
+        return event
+
+    def post(self, event: events.Event) -> None:
+        """Take an event of the shell's own."""
+        self._queue.append(event)
+
+    def run(self) -> None:
+        """Take turns until nothing waits. Raises Halted, StorageFailure."""
+        now = self._clock.now()
+        if self.wake_at is not None and self.wake_at <= now.mono:
+            self._queue.append(events.Tick())
+        while self._queue:
+            self._turn(now)
+
+    def close(self) -> None:
+        """Write what waits for the next transaction, and let go of the disk's pages."""
+        self._log.commit()
+        self._pins.close()
+
+    # -- one turn
+
+    def _turn(self, now: Instant) -> None:
+        outputs = [self._step(event, now) for event in self._drain()]
+        outputs.append(self._step(events.TurnEnded(), now))
+        self._persist(outputs)
+        for output in outputs:
+            self._carry_out(output)
+        self.wake_at = outputs[-1].wake_at
+
+    def _drain(self) -> list[events.Event]:
+        waiting = list(self._queue)
+        self._queue.clear()
+        return waiting
+
+    def _step(self, event: events.Event, now: Instant) -> Output:
+        return self.core.step(event, now)
+
+    def _persist(self, outputs: list[Output]) -> None:
+        """Durable before send (R39); what no message depends on waits for the next transaction."""
+        for output in outputs:
+            self._log.add(output.persist)
+        if any(output.own or output.sends for output in outputs):
+            self._log.commit()
+
+    def _carry_out(self, output: Output) -> None:
+        for message in output.own:
+            self._queue.append(events.OwnDurable(message))
+        for send in output.sends:
+            self._send(send)
+        for execute in output.execute:
+            self._execute(execute)
+        for command in output.transfer:
+            self._transfer(command)
+        for answer in output.answers:
+            self._answer(answer)
+        for rejection in output.rejections:
+            self.counters[rejection.reason] += 1
+        for note in output.notes:
+            self._observer(note)
+        self.counters["evidence"] += len(output.evidence)
+        if output.halt:
+            raise Halted(output.halt)
+
+    def _send(self, send: Send) -> None:
+        if send.to is None:
+            self._transport.broadcast(send.packet)
+        elif send.to != self._context.id:
+            self._transport.send(send.to, send.packet)
+
+    # -- the application
+
+    def _execute(self, command: Execute) -> None:
+        content = command.content
+        execution = self.executor.execute(command.seq, content.batch, content.requests)
+        summary = self._checkpoint() if command.checkpoint else None
+        self._queue.append(
+            events.Executed(command.seq, summary, execution.sessions, self._next_deadline())
+        )
+        self._replies.batch(command.view, command.seq, execution.leaves)
+
+    def _checkpoint(self) -> StateSummary:
+        summary = self.store.flush()
+        self._pins.pin(self.store.pin())
+        return summary
+
+    def _next_deadline(self) -> int | None:
+        return self._machine.next_deadline(self.store.application)
+
+    def _transfer(self, command: BeginTransfer | InstallNodes | FinishTransfer) -> None:
+        if isinstance(command, BeginTransfer):
+            self._installer.begin(command.summary)
+        elif isinstance(command, InstallNodes):
+            self._queue.append(self._installer.install(command.nodes, command.peer))
+        else:
+            self._queue.append(self._finish_transfer())
+
+    def _finish_transfer(self) -> events.Event:
+        if not self.store.finish_transfer():
+            return events.TransferFailed()
+        self._pins.pin(self.store.pin())
+        self.executor.reload()
+        return events.StateInstalled(
+            self.store.summary(), self.executor.session_facts(), self._next_deadline()
+        )
+
+    # -- answers
+
+    def _answer(self, answer: ResendReply | AnswerRead | AnswerStatus | ServeState) -> None:
+        if isinstance(answer, ResendReply):
+            self._resend(answer)
+        elif isinstance(answer, AnswerRead):
+            refused = answer.refused
+            results = () if refused else self.executor.query(answer.read.operations)
+            self._replies.read(answer.read, refused, results)
+        elif isinstance(answer, AnswerStatus):
+            self._replies.status(answer.query, report(self))
+        else:
+            self._pins.serve(answer.fetch)
+
+    def _resend(self, answer: ResendReply) -> None:
+        leaf = self.executor.cached(answer.request, answer.digest)
+        if leaf is not None:
+            self._replies.batch(self.core.views.view, self.store.seq, (leaf,))
+
+    @property
+    def log_commits(self) -> int:
+        """How many durable transactions of the log there were since the start."""
+        return self._log.commits
+
+    @property
+    def context(self) -> Context:
+        """Who this replica is."""
+        return self._context

@@ -1,0 +1,48 @@
+"""One process at a time in a directory.
+
+The kernel drops a `flock` when its process ends, however it ends, so no stale lock is ever left.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+
+LOCK_NAME = "in-use.lock"
+
+
+class UnusableDirectory(Exception):
+    """A data directory is refused; the text is one sentence for the operator."""
+
+
+class DirectoryInUse(UnusableDirectory):
+    """Another process (or another part of this one) has opened the directory."""
+
+
+class DirectoryLock:
+    """Held from construction until `release`. Raises DirectoryInUse, OSError."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._file, 20, 0).decode("ascii", "replace").strip()
+            self.release()
+            raise DirectoryInUse(f"{directory} is in use by process {holder or '?'}") from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let others in. Idempotent."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names inside `directory` durable, as an fsync of the files themselves does not."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

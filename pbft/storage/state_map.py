@@ -1,0 +1,132 @@
+"""One ordered map of the replicated state: changes in memory over the last flushed table."""
+
+from collections.abc import Iterator, Mapping
+
+from pbft.apps.state_machine import MAX_KEY_BYTES, Refused
+from pbft.storage.database import Reader
+from pbft.storage.overlay import Absent, Change, Overlay
+
+CHANGE_OVERHEAD = 100
+"""Bytes of memory that one change costs beside its key and value, roughly."""
+
+
+class Map:
+    """The State of `pbft.apps.state_machine` over the table `name`.
+
+    Writing without an open batch is a RuntimeError. What is neither bytes nor of a proper length is
+    refused here, alike on every replica, and not when it is flushed.
+    """
+
+    def __init__(self, name: str, reader: Reader) -> None:
+        self.name = name
+        self._reader = reader
+        self._overlay = Overlay()
+        self._undo: list[tuple[bytes, Change]] | None = None
+        self._writable = False
+        self._epoch = 0
+        self.unflushed_bytes = 0
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value under `key`, or None. Raises TypeError, StorageFailure."""
+        _check_bytes(key)
+        change = self._overlay.get(key)
+        return self._reader.get(self.name, key) if isinstance(change, Absent) else change
+
+    def range(
+        self, start: bytes = b"", end: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """The entries with start <= key < end; each step sees the map as it is by then.
+
+        It cannot be carried into another batch: that is a RuntimeError.
+        """
+        _check_bytes(start, b"" if end is None else end)
+        return self._walk(start, end, reverse, self._epoch)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Raises Refused for a key that is empty or longer than 480 bytes, TypeError."""
+        _check_bytes(key, value)
+        if not 1 <= len(key) <= MAX_KEY_BYTES:
+            raise Refused(f"a key has 1 to {MAX_KEY_BYTES} bytes")
+        self._change(key, value)
+
+    def delete(self, key: bytes) -> None:
+        """Remove `key` if it is there."""
+        _check_bytes(key)
+        if 1 <= len(key) <= MAX_KEY_BYTES:
+            self._change(key, None)
+
+    # --- for the state store alone -----------------------------------------------------------
+
+    @property
+    def changes(self) -> Mapping[bytes, bytes | None]:
+        """What has to be flushed: new values, None for deleted keys."""
+        return self._overlay.changes
+
+    def open_batch(self) -> None:
+        """Allow writes, end the ranges that were begun before."""
+        self._epoch += 1
+        self._writable = True
+
+    def rebase(self, reader: Reader) -> None:
+        """Drop all changes and go on over `reader`; no batch is open then."""
+        self._epoch += 1
+        self._writable = False
+        self._reader = reader
+        self._overlay.clear()
+        self.unflushed_bytes = 0
+
+    def remember(self) -> None:
+        """Start to note what would undo the changes from here on."""
+        self._undo = []
+
+    def undo(self) -> None:
+        """Take back the changes since `remember`."""
+        changes, self._undo = self._undo or [], None
+        for key, before in reversed(changes):
+            self._set(key, before)
+        self._undo = []
+
+    def keep(self) -> None:
+        """Stop noting."""
+        self._undo = None
+
+    def _change(self, key: bytes, value: bytes | None) -> None:
+        if not self._writable:
+            raise RuntimeError("no batch is open")
+        before = self._set(key, value)
+        if self._undo is not None:
+            self._undo.append((key, before))
+
+    def _set(self, key: bytes, change: Change) -> Change:
+        before = self._overlay.set(key, change)
+        self.unflushed_bytes += _cost(key, change) - _cost(key, before)
+        return before
+
+    def _walk(
+        self, start: bytes, end: bytes | None, reverse: bool, epoch: int
+    ) -> Iterator[tuple[bytes, bytes]]:
+        walk = self._overlay.range(self._below, start, end, reverse)
+        while True:
+            if epoch != self._epoch:
+                raise RuntimeError("a range does not outlive its batch")
+            entry = next(walk, None)
+            if entry is None:
+                return
+            yield entry
+
+    def _below(
+        self, start: bytes, end: bytes | None, reverse: bool
+    ) -> Iterator[tuple[bytes, bytes]]:
+        return self._reader.scan(self.name, start, end, reverse=reverse)
+
+
+def _check_bytes(*values: bytes) -> None:
+    for value in values:
+        if not isinstance(value, bytes):
+            raise TypeError("keys and values are bytes")
+
+
+def _cost(key: bytes, change: Change) -> int:
+    if isinstance(change, Absent):
+        return 0
+    return CHANGE_OVERHEAD + len(key) + (len(change) if change is not None else 0)
