@@ -26,9 +26,9 @@ class ApplicationFailed(ClientError):
 
 
 class OutcomeUnknown(ClientError):
-    """The operation was sent and may or may not have been executed; it never will be from now on.
+    """The operation was sent, and whether it was executed cannot be found out any more.
 
-    Its session was evicted by the cluster before an outcome was known (R45).
+    Its session was lost, or the client closed, before an outcome was known (R45).
     """
 
 

@@ -97,6 +97,8 @@ class ClientSession:
             part.forget(ticket)
 
     def _admit(self, operation: bytes, read_only: bool, deadline: int | None) -> Ticket:
+        if not isinstance(operation, bytes):
+            raise LocalError(f"an operation is bytes, not {type(operation).__name__}")
         most = self._shared.parameters.max_operation_bytes
         if len(operation) > most:
             raise LocalError(

@@ -70,7 +70,8 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle
         self._pending: list[bytes] = []
         self._pending_bytes = 0
-        self._open = False
+        self._made = False
+        self._open = False  # authenticated, and the handler knows
         self._paused = False
         self._reason: str | None = None  # why it is being closed, once it is
 
@@ -101,11 +102,12 @@ class Connection(asyncio.Protocol):
         """Close it once the queued frames have left, for which they get a moment. Idempotent."""
         if self.closed:
             return
-        self._flush()
+        if self._made:
+            self._flush()
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._limits.close_seconds, self._transport.abort)
+            self._transport.close()
         self._reason = reason
-        self._timer.cancel()
-        self._timer = self._loop.call_later(self._limits.close_seconds, self._transport.abort)
-        self._transport.close()
 
     def refuse(self, reason: str) -> None:
         """Drop it at once, with what is queued, and count `reason`. Idempotent."""
@@ -132,11 +134,14 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._made = True
         _tune(transport.get_extra_info("socket"))
         self._timer = self._loop.call_later(
             self._limits.handshake_seconds, self.refuse, HANDSHAKE_TIMEOUT
         )
-        if self._handshake.opening is not None:
+        if self.closed:
+            self._transport.abort()
+        elif self._handshake.opening is not None:
             self._queue(self._handshake.opening)
 
     def data_received(self, data: bytes) -> None:

@@ -72,8 +72,10 @@ class Dialler:
     def lost(self, connection: Connection) -> None:
         if self._connection is connection:
             self._connection = None
-        if self._attempt is not None and self._attempt[0] is connection:
-            self._attempt[1].set_result(None)
+        if self._attempt is not None:
+            current, ended = self._attempt
+            if current is connection and not ended.done():
+                ended.set_result(None)
 
     async def _dial_for_ever(self) -> None:
         delay = FIRST_RETRY_SECONDS

@@ -6,15 +6,15 @@
 
 Both sign the same transcript (version, cluster id, both keys, both nonces) behind a byte that says
 which of the two they are. Fresh nonces of both ends stop replays into another connection, the role
-stops reflection, both keys under both signatures stop one end from being misled about whom the other
-believes to talk to (Diffie, van Oorschot, Wiener 1992; ISO/IEC 9798-3). The dialler signs only for
-the key that it expects. The listener, which anybody can reach, signs only for somebody who has
-authenticated as an authorised key; so its WELCOME also says that the dialler was let in.
+stops reflection, both keys under both signatures stop one end from being misled about whom the
+other believes to talk to (Diffie, van Oorschot, Wiener 1992; ISO/IEC 9798-3). The dialler signs
+only for the key that it expects. The listener, which anybody can reach, signs only for somebody who
+has authenticated as an authorised key; so its WELCOME also says that the dialler was let in.
 
-This authenticates the start of a connection and no more: somebody who controls the network can still
-insert bytes later. Every later message is therefore signed in its own right, and a connection's peer
-is only a statement about whose quotas its bytes are charged to. Where the network is not trusted that
-far, run it inside TLS 1.3.
+This authenticates the start of a connection and no more: somebody who controls the network can
+still insert bytes later. Every later message is therefore signed in its own right, and a
+connection's peer only says whose quotas its bytes are charged to. Where the network is not trusted
+that far, run it inside TLS 1.3.
 """
 
 from collections.abc import Callable

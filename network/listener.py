@@ -70,8 +70,10 @@ class Listener:
         self._admission = Admission(limits)
         self._waiting: dict[Connection, str] = {}  # unauthenticated, with their addresses
         self._by_identity: dict[bytes, dict[Connection, None]] = {}  # oldest first
-        self._starting: set[asyncio.Task[None]] = set()
+        self._starting: dict[asyncio.Task[None], None] = {}
         self._accepting = asyncio.create_task(self._accept())
+        # Not in the task itself: it may be cancelled before it has begun.
+        self._accepting.add_done_callback(lambda _: server.close())
 
     def close(self) -> None:
         """Accept no more and close every connection. Idempotent."""
@@ -110,13 +112,10 @@ class Listener:
         return [*self._waiting, *known]
 
     async def _accept(self) -> None:
-        try:
-            while True:
-                await self._accept_one()
-                # Accepting may not have waited at all; in a flood the others get their turn too.
-                await asyncio.sleep(0)
-        finally:
-            self._server.close()
+        while True:
+            await self._accept_one()
+            # Accepting may not have waited at all; in a flood the others get their turn too.
+            await asyncio.sleep(0)
 
     async def _accept_one(self) -> None:
         loop = asyncio.get_running_loop()
@@ -133,8 +132,8 @@ class Listener:
             sock.close()
             return
         task = asyncio.create_task(self._start(sock, address))
-        self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
+        self._starting[task] = None
+        task.add_done_callback(self._starting.pop)
 
     async def _start(self, sock: socket.socket, address: str) -> None:
         loop = asyncio.get_running_loop()

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable
 
-from crypto.signing import check_public_key
 from msgspec.structs import asdict
 
+from crypto.signing import check_public_key
 from pbft.config import ClusterConfig, ConfigError, Parameters
 from pbft.messages import (
     MAX_BATCH_REQUESTS,

@@ -107,5 +107,5 @@ def revision_of(stamp: int) -> int:
 def advance(fingers: tuple[int, ...], position: int, stamp: int) -> tuple[int, tuple[int, ...]]:
     """The jump of the change that gets `position`, and the fingers after it."""
     zeros = (position & -position).bit_length() - 1
-    jump = fingers[zeros + 1] if zeros + 1 < len(fingers) else 0
+    jump = fingers[zeros] if zeros < len(fingers) else 0
     return jump, (stamp,) * (zeros + 1) + fingers[zeros + 1 :]

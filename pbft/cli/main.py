@@ -67,7 +67,7 @@ def guarded(run: Callable[[], object], debug: bool) -> object:
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pbft", prog_name="pbft")
 @click.option("--debug", is_flag=True, envvar="PBFT_DEBUG", help="Show tracebacks of our own bugs.")
-def main(debug: bool) -> None:  # noqa: ARG001
+def main(debug: bool) -> None:
     """Byzantine fault tolerant replication with PBFT."""
 
 

@@ -129,6 +129,11 @@ class Checkpoints:
             facts.append(StateDiverged(self.certified_stable()))
         return facts
 
+    @property
+    def own_digest(self) -> bytes:
+        """What this replica itself has computed for the stable checkpoint; empty if it has not."""
+        return self._own.get(self.stable_seq, b"")
+
     def certified_stable(self) -> Certified:
         """The stable checkpoint, as something to fetch."""
         signers = tuple(_replica(envelope.body) for envelope in self.stable_proof)

@@ -20,6 +20,10 @@ class Invariants:
         self._voted: dict[tuple[str, int, int], bytes] = {}
         self._committed: dict[int, bytes] = {}
 
+    def restarted(self) -> None:
+        """Positions that nobody was told of may be lost in a crash; promises may not."""
+        self._view = self._low = 0
+
     def check(self, replica: Replica) -> None:
         """Raises InvariantBroken."""
         self._positions(replica)

@@ -1,8 +1,8 @@
 """One replica's protocol: events in, one `Output` out.
 
 `Parts` lists what there is, `Consequences` turns one part's facts into another's calls, `Inbox`
-takes messages, and `Replica` takes events. Nothing here does I/O, reads a clock, draws randomness or
-awaits (see `events` and `output` for the two vocabularies).
+takes messages, and `Replica` takes events. Nothing here does I/O, reads a clock, draws randomness
+or awaits (see `events` and `output` for the two vocabularies).
 """
 
 from collections.abc import Callable

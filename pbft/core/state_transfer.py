@@ -100,10 +100,10 @@ class StateTransfer:
         self, peer: int, installed: tuple[bytes, ...], wanted: tuple[bytes, ...], now: Instant
     ) -> None:
         """Nodes matched: go on with what they showed to be missing."""
-        if self.target is None:
-            return
         asked = self._asked.pop(peer, None)
-        for path in asked.paths if asked else ():
+        if self.target is None or asked is None:
+            return  # a copy of an answer that was dealt with
+        for path in asked.paths:
             if path not in installed:
                 self._wanted[path] = None
         self._wanted.update(dict.fromkeys(wanted))

@@ -28,6 +28,7 @@ from pbft.messages import (
 )
 from pbft.node.operations import ApplicationState, Operations
 from pbft.node.sessions import Header, Outcome, Sessions
+from pbft.storage.state_map import StateIncomplete
 
 
 class ExecutionState(ApplicationState, Protocol):
@@ -59,7 +60,8 @@ class Executor:
     """Executes batches of `machine`'s operations; `admitted` are the public keys of the clients.
 
     Every method raises StorageFailure, MemoryError, RecursionError or OSError where this machine is
-    in trouble; the replica must stop then (R47).
+    in trouble; the replica must stop then (R47). While a state is being fetched, all that need it
+    raise StateIncomplete.
     """
 
     def __init__(
@@ -105,22 +107,27 @@ class Executor:
     def cached(self, request: Request, digest: bytes) -> ReplyLeaf | None:
         """What can be said of `request` without ordering it, now and for ever (R14).
 
-        None where it may yet execute: a replica that lags behind must not call a session expired
-        that it has not seen opened.
+        None where it may yet execute (a replica that lags behind must not call a session expired
+        that it has not seen opened), and while a state is being fetched.
         """
-        key = (request.client, request.session)
-        header = self._sessions.header(key)
+        try:
+            return self._cached(request, digest)
+        except StateIncomplete:
+            return None
+
+    def _cached(self, request: Request, digest: bytes) -> ReplyLeaf | None:
+        evicted = self._sessions.highest_evicted(request.client)
+        header = self._sessions.header((request.client, request.session))
         if header is None:
-            return self._cached_unknown(request, digest)
+            gone = request.session <= evicted
+            return self._gone(request, digest) if gone else None
         if request.bundle == 0:
             return self._opened(request, digest, header)
         if request.bundle <= header.low:
             return _leaf(request, digest, OUT_OF_WINDOW)
         return self._executed(request, digest, header)
 
-    def _cached_unknown(self, request: Request, digest: bytes) -> ReplyLeaf | None:
-        if request.session > self._sessions.highest_evicted(request.client):
-            return None
+    def _gone(self, request: Request, digest: bytes) -> ReplyLeaf:
         if request.bundle == 0:
             return self._refused(request, digest)
         return _leaf(request, digest, SESSION_EXPIRED)

@@ -1,8 +1,8 @@
 """Running an application's operations so that only deterministic outcomes become results (R47).
 
 A refusal is a result; any other exception of the application is one fixed error result; both leave
-no writes. Shortage of memory, stack or disk and storage failures are this machine's own trouble: they
-propagate, and the replica stops.
+no writes. Shortage of memory, stack or disk and storage failures are this machine's own trouble:
+they propagate, and the replica stops.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +13,11 @@ from pbft.apps.state_machine import Context, ReadableState, Refused, State, Stat
 from pbft.config import Parameters
 from pbft.messages import FAILED, OK, REFUSED, OperationResult, Request
 from pbft.storage.database import StorageFailure
+from pbft.storage.state_map import StateIncomplete
 
 MAX_REFUSAL_BYTES = 1024
 
-_OWN_TROUBLE = (StorageFailure, MemoryError, RecursionError, OSError)
+_OWN_TROUBLE = (StorageFailure, StateIncomplete, MemoryError, RecursionError, OSError)
 
 APPLICATION_ERROR = OperationResult(FAILED, b"application error")
 OPERATION_TOO_LARGE = OperationResult(REFUSED, b"operation too large")
@@ -81,38 +82,41 @@ class Operations:
         if request.read_only:
             return self.query(request.operations)
 
-        def apply(operation: bytes) -> bytes:
-            return self._machine.apply(self._store.application, operation, context)
+        def apply(operation: bytes, room: int) -> OperationResult:
+            with self._store.savepoint() as savepoint:
+                result = self._attempt(
+                    lambda: self._machine.apply(self._store.application, operation, context), room
+                )
+                if result.code != OK:
+                    savepoint.rollback()
+            return result
 
         return self._each(request.operations, apply)
 
     def query(self, operations: Sequence[bytes]) -> tuple[OperationResult, ...]:
         """The answers to queries, from the state as it is."""
-        return self._each(operations, lambda query: self._machine.query(self._view, query))
+
+        def query(operation: bytes, room: int) -> OperationResult:
+            return self._attempt(lambda: self._machine.query(self._view, operation), room)
+
+        return self._each(operations, query)
 
     def _each(
-        self, operations: Sequence[bytes], run: Callable[[bytes], bytes]
+        self, operations: Sequence[bytes], run: Callable[[bytes, int], OperationResult]
     ) -> tuple[OperationResult, ...]:
         if len(operations) > self._parameters.max_bundle_operations:
             return (TOO_MANY_OPERATIONS,) * len(operations)
         room = self._parameters.max_result_bytes
         results = []
         for operation in operations:
-            result = self._one(operation, run, room)
+            fits = len(operation) <= self._parameters.max_operation_bytes
+            result = run(operation, room) if fits else OPERATION_TOO_LARGE
             results.append(result)
             room -= len(result.value) if result.code == OK else 0
         return tuple(results)
 
-    def _one(self, operation: bytes, run: Callable[[bytes], bytes], room: int) -> OperationResult:
-        if len(operation) > self._parameters.max_operation_bytes:
-            return OPERATION_TOO_LARGE
-        with self._store.savepoint() as savepoint:
-            result = self._limited(_outcome(lambda: run(operation)), room)
-            if result.code != OK:
-                savepoint.rollback()
-        return result
-
-    def _limited(self, result: OperationResult, room: int) -> OperationResult:
+    def _attempt(self, run: Callable[[], bytes], room: int) -> OperationResult:
+        result = _outcome(run)
         if result.code != OK or len(result.value) <= room:
             return result
         alone = len(result.value) > self._parameters.max_result_bytes

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from crypto.merkle import MerkleTree
-
 from pbft.codec import reply_leaf
 from pbft.core.context import Context
 from pbft.messages import (

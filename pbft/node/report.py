@@ -22,6 +22,7 @@ def report(node: "Node") -> bytes:
             "low_watermark": core.log.low,
             "high_watermark": core.log.high,
             "state_digest": core.checkpoints.stable_digest.hex(),
+            "own_digest": core.checkpoints.own_digest.hex(),
             "pending_requests": len(core.pool),
             "voting": not core.gate.silent,
             "transfer": _transfer(node),

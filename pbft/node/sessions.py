@@ -160,24 +160,21 @@ class Sessions:
 
     def take_changes(self) -> tuple[SessionView | EvictedMark, ...]:
         """What has changed since the last call."""
-        views = [_view(key, self._headers[key]) for key in self._touched]
-        changes = (*views, *self._evictions)
+        changes: list[SessionView | EvictedMark] = list(self._evictions)
+        changes += [_view(key, self._headers[key]) for key in self._touched]
         self._touched.clear()
         self._evictions.clear()
-        return changes
+        return tuple(changes)
 
     def facts(self) -> tuple[SessionView | EvictedMark, ...]:
         """The whole table."""
-        marks = [
-            EvictedMark(key[1:], number, number)
-            for key, raw in self._state.range(CLIENTS, CLIENTS_END)
-            for number in (int.from_bytes(raw, "big"),)
-        ]
-        views = [
-            _view(_key_of(key), _headers.decode(raw))
-            for key, raw in self._state.range(HEADERS, HEADERS_END)
-        ]
-        return (*marks, *views)
+        facts: list[SessionView | EvictedMark] = []
+        for raw_key, raw in self._state.range(CLIENTS, CLIENTS_END):
+            highest = int.from_bytes(raw, "big")
+            facts.append(EvictedMark(raw_key[1:], highest, highest))
+        for raw_key, raw in self._state.range(HEADERS, HEADERS_END):
+            facts.append(_view(_key_of(raw_key), _headers.decode(raw)))
+        return tuple(facts)
 
 
 def _view(key: Key, header: Header) -> SessionView:

@@ -1,23 +1,16 @@
-"""State transfer's hands: serving pinned checkpoints, checking and installing what peers send (R23)."""
-
-from typing import Protocol
+"""State transfer's hands: serving pinned checkpoints, checking and installing nodes (R23)."""
 
 from pbft.core.context import Context
 from pbft.core.events import NodesInstalled, NodesRefused
 from pbft.core.state_transfer import ROOTS
-from pbft.messages import FetchState, StateNodes, StateSummary, TreeNode, encode
+from pbft.messages import FetchState, StateNodes, StateSummary, TreeNode
 from pbft.node.ports import Transport
-from pbft.storage.merkle_trie import node_digest
-from pbft.storage.state_store import PinnedState, StateStore
+from pbft.storage.pinned_state import PinnedState
+from pbft.storage.state_store import StateStore
+from pbft.storage.tree_node import EMPTY_DIGEST, MalformedNode, node_digest
 
 PINNED_CHECKPOINTS = 3
 ANSWER_BYTES = 1024 * 1024
-
-
-class SentBytes(Protocol):
-    """Where the bytes that were served are counted."""
-
-    def __call__(self, size: int) -> None: ...
 
 
 class PinnedCheckpoints:
@@ -46,13 +39,13 @@ class PinnedCheckpoints:
         nodes: list[TreeNode] = []
         size = 0
         for path in fetch.paths:
-            node = pinned.node(path)
-            if node is None:
-                continue
-            size += len(encode(node))
-            if nodes and size > ANSWER_BYTES:
-                break
-            nodes.append(node)
+            try:
+                size += pinned.size(path)
+                if nodes and size > ANSWER_BYTES:
+                    break
+                nodes.append(pinned.node(path))
+            except ValueError:
+                continue  # no path of any tree: not worth an answer
         self._send(fetch.replica, StateNodes(self._context.id, pinned.summary, tuple(nodes)))
 
     def _decline(self, fetch: FetchState) -> None:
@@ -86,18 +79,29 @@ class Installer:
     def install(self, nodes: StateNodes, peer: int) -> NodesInstalled | NodesRefused:
         """Install every node that matches; one that does not condemns the whole answer."""
         for node in nodes.nodes:
-            if self._expected.get(node.path) != node_digest(node):
+            if self._expected.get(node.path) != _digest(node):
                 return NodesRefused(peer, "a node that does not match the target")
+        buckets = [node for node in nodes.nodes if not node.children]
         wanted: list[bytes] = []
         for node in nodes.nodes:
-            wanted += self._install(node)
+            if node.children:
+                self._compare(node, wanted, buckets)
+        self._store.install(*buckets)
         return NodesInstalled(peer, tuple(node.path for node in nodes.nodes), tuple(wanted))
 
-    def _install(self, node: TreeNode) -> list[bytes]:
-        if not node.children:
-            self._store.install(node)
-            return []
-        differing = self._store.diff(node)
-        for path in differing:
-            self._expected[path] = node.children[path[-1]]
-        return differing
+    def _compare(self, node: TreeNode, wanted: list[bytes], buckets: list[TreeNode]) -> None:
+        """Children that differ are wanted; empty ones need no fetching."""
+        for path in self._store.diff(node):
+            digest = node.children[path[-1]]
+            if digest == EMPTY_DIGEST:
+                buckets.append(TreeNode(path, (), ()))
+            else:
+                self._expected[path] = digest
+                wanted.append(path)
+
+
+def _digest(node: TreeNode) -> bytes | None:
+    try:
+        return node_digest(node)
+    except MalformedNode:
+        return None

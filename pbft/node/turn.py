@@ -1,8 +1,8 @@
 """One turn: events -> core -> disk -> application -> network (docs/architecture.md, "One turn").
 
 Everything here is synchronous and runs on one thread: what arrives while a turn commits is the next
-turn's input, which is group commit by construction. Clock, transport and databases are ports, so the
-simulator runs this file as it ships.
+turn's input, which is group commit by construction. Clock, transport and databases are ports, so
+the simulator runs this file as it ships.
 """
 
 from collections import Counter, deque
@@ -54,11 +54,11 @@ class Node:
         clock: Clock,
         transport: Transport,
         verifier: Verifier,
-        observer: Observer = lambda note: None,
+        observer: Observer,
+        counters: Counter[str],
     ) -> None:
         parameters = context.parameters
         self._context = context
-        self._machine = machine
         self._log = log
         self.store = store
         self._clock = clock
@@ -70,7 +70,7 @@ class Node:
         self._replies = Replying(context, transport)
         self.core = Replica(context, self._foundation(), clock.now())
         self.authenticator = Authenticator(context.config, verifier, self.core)
-        self.counters: Counter[str] = Counter()
+        self.counters = counters
         self._queue: deque[events.Event] = deque()
         self.wake_at: int | None = None
         if store.transfer_target is None and store.seq:
@@ -83,7 +83,7 @@ class Node:
             restored=self._log.restore(),
             executed=self.store.seq,
             sessions=self.executor.session_facts(),
-            next_deadline=self._machine.next_deadline(self.store.application),
+            next_deadline=self.executor.next_deadline(),
         )
 
     # -- what the shell calls
@@ -177,7 +177,7 @@ class Node:
         execution = self.executor.execute(command.seq, content.batch, content.requests)
         summary = self._checkpoint() if command.checkpoint else None
         self._queue.append(
-            events.Executed(command.seq, summary, execution.sessions, self._next_deadline())
+            events.Executed(command.seq, summary, execution.sessions, self.executor.next_deadline())
         )
         self._replies.batch(command.view, command.seq, execution.leaves)
 
@@ -185,9 +185,6 @@ class Node:
         summary = self.store.flush()
         self._pins.pin(self.store.pin())
         return summary
-
-    def _next_deadline(self) -> int | None:
-        return self._machine.next_deadline(self.store.application)
 
     def _transfer(self, command: BeginTransfer | InstallNodes | FinishTransfer) -> None:
         if isinstance(command, BeginTransfer):
@@ -203,7 +200,7 @@ class Node:
         self._pins.pin(self.store.pin())
         self.executor.reload()
         return events.StateInstalled(
-            self.store.summary(), self.executor.session_facts(), self._next_deadline()
+            self.store.summary(), self.executor.session_facts(), self.executor.next_deadline()
         )
 
     # -- answers

@@ -1,4 +1,4 @@
-"""What must be true of a run, whatever befell it: agreement, validity, at most once, equal states."""
+"""What must be true of every run: agreement, validity, at most once, equal states."""
 
 from pbft.core.output import Execute
 from pbft.simulation.machine import Machine
@@ -54,4 +54,3 @@ def check_equal_states(machines: list[Machine]) -> list[str]:
         if roots.setdefault(summary.seq, root) != root:
             failures.append(f"equal digests: states differ after seq {summary.seq}")
     return failures
-

@@ -1,15 +1,16 @@
 """One simulated machine: a node as it ships, on a disk that outlives it."""
 
+from collections import Counter
 from collections.abc import Callable
 
 from pbft.apps.state_machine import StateMachine
+from pbft.codec import encode_packet
+from pbft.config import ClusterConfig
 from pbft.core import events
 from pbft.core.context import Context, Instant, Signer
 from pbft.core.invariants import Invariants
 from pbft.core.output import Execute, Note
 from pbft.core.records import TABLES
-from pbft.codec import encode_packet
-from pbft.config import ClusterConfig
 from pbft.faults.modes import wrap
 from pbft.messages import Packet
 from pbft.node.log_store import LogStore
@@ -18,7 +19,8 @@ from pbft.node.turn import Halted, Node
 from pbft.simulation.network import Endpoint, Network
 from pbft.simulation.world import World
 from pbft.storage.memory_database import MemoryDatabase
-from pbft.storage.state_store import STATE_TABLES, StateStore
+from pbft.storage.state_store import StateStore
+from pbft.storage.state_trees import STATE_TABLES
 
 
 class Wire:
@@ -41,11 +43,15 @@ class Wire:
         for endpoint in self._peers.others(self._machine.replica):
             self._network.send(self._machine.endpoint, endpoint, raw)
 
-    def answer(self, client: bytes, session: int | None, packet: Packet) -> None:
+    def answer(self, client: bytes, session: int | None, packet: Packet) -> None:  # noqa: ARG002
         """To every client with this key."""
         raw = encode_packet(packet)
         for endpoint in self._peers.clients(client):
             self._network.send(self._machine.endpoint, endpoint, raw)
+
+
+def _ignore(_machine: "Machine", _what: object) -> None:
+    return None
 
 
 class Directory:
@@ -113,8 +119,8 @@ class Machine:
         self.correct = faulty is None and not twin
         self.node: Watched | None = None
         self.halted: str | None = None
-        self.on_execute: Callable[[Machine, Execute], None] = lambda machine, command: None
-        self.on_note: Callable[[Machine, Note], None] = lambda machine, note: None
+        self.on_execute: Callable[[Machine, Execute], None] = _ignore
+        self.on_note: Callable[[Machine, Note], None] = _ignore
         self._world = world
         self._directory = directory
         self._config = config
@@ -145,6 +151,7 @@ class Machine:
         if self._faulty:
             transport = wrap(self._faulty, context, transport, self._world.random.getrandbits(32))
         self._life += 1
+        self._invariants.restarted()
         self.node = Watched(
             context,
             self._application(),
@@ -154,6 +161,7 @@ class Machine:
             transport,
             self._verifier,
             lambda note: self.on_note(self, note),
+            Counter(),
         )
         self.node.on_execute = lambda command: self.on_execute(self, command)
         self._guard(lambda node: node.start(self._world.random.getrandbits(63)))

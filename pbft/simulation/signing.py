@@ -1,7 +1,7 @@
 """A stand-in for Ed25519 that lives in the simulator: keyed BLAKE2b, whose keys a registry knows.
 
-It keeps what the protocol relies on (nobody signs for another, signing is deterministic) and is some
-fifty times faster. At least one seed in twenty uses the real thing.
+It keeps what the protocol relies on (nobody signs for another, signing is deterministic) and is
+some fifty times faster. At least one seed in twenty uses the real thing.
 """
 
 from hashlib import blake2b

@@ -12,9 +12,7 @@ LONGEST_OUTAGE = 3_000 * MILLISECOND
 class Trouble:
     """Injects faults until `until`; then everything is repaired and stays so."""
 
-    def __init__(
-        self, world: World, network: Network, machines: list[Machine], until: int
-    ) -> None:
+    def __init__(self, world: World, network: Network, machines: list[Machine], until: int) -> None:
         self._world = world
         self._network = network
         self._machines = machines

@@ -1,4 +1,4 @@
-"""Virtual time: a heap of things to do, one seed, and a running hash of everything that happened."""
+"""Virtual time: a heap of things to do, one seed, and a running hash of what happened."""
 
 import heapq
 from collections.abc import Callable
@@ -41,7 +41,7 @@ class World:
 
     @property
     def trace_hash(self) -> str:
-        """The hash (16 hex digits) over everything recorded so far: equal runs have equal hashes."""
+        """16 hex digits over everything recorded so far: equal runs have equal hashes."""
         return self._trace.hexdigest()[:16]
 
     def run_until(self, time: int, stop: Callable[[], bool] = lambda: False) -> None:

@@ -5,12 +5,13 @@ them (R41). A first start is made safe against crashes by a marker file: while i
 has been voted on yet.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from pbft.storage.database import StorageFailure
 from pbft.storage.directory_lock import DirectoryLock, UnusableDirectory, sync_directory
 from pbft.storage.lmdb_database import DATA_NAME, LmdbDatabase
-from pbft.storage.state_store import STATE_TABLES
+from pbft.storage.state_trees import STATE_TABLES
 from pbft.storage.store_identity import has_identity, write_identity
 
 LOG_TABLES = ("meta", "view", "slots", "batches", "votes", "checkpoints", "evidence")
@@ -29,18 +30,16 @@ class DataDirectory:
     """Both environments of one replica; `created` says that this is their first start."""
 
     def __init__(
-        self, lock: DirectoryLock, log: LmdbDatabase, state: LmdbDatabase, created: bool
+        self, log: LmdbDatabase, state: LmdbDatabase, created: bool, opened: ExitStack
     ) -> None:
-        self._lock = lock
         self.log = log
         self.state = state
         self.created = created
+        self._opened = opened
 
     def close(self) -> None:
         """Close both and let others in. Idempotent."""
-        self.state.close()
-        self.log.close()
-        self._lock.release()
+        self._opened.close()
 
 
 def open_data_directory(
@@ -55,25 +54,66 @@ def open_data_directory(
 ) -> DataDirectory:
     """Open the data of `replica` in `path`, or with `fresh_ok` make it where there is none.
 
-    Raises DirectoryInUse, MissingData, WrongDirectory, WrongFormat (each an UnusableDirectory), and
-    StorageFailure.
+    The map sizes (bytes) bound the two files. Raises DirectoryInUse, MissingData, WrongDirectory,
+    WrongFormat (each an UnusableDirectory), and StorageFailure.
     """
-    created = _is_first_start(path, fresh_ok)
-    lock = _enter(path)
-    opened: list[LmdbDatabase] = []
+    with ExitStack() as opened:
+        created = _enter(path, fresh_ok, opened)
+        log = LmdbDatabase(path / _LOG, LOG_TABLES, log_map_bytes, durable=durable)
+        opened.callback(log.close)
+        state = LmdbDatabase(path / _STATE, STATE_TABLES, state_map_bytes, durable=durable)
+        opened.callback(state.close)
+        for database, name in ((log, _LOG), (state, _STATE)):
+            _identify(database, path / name, cluster_id, replica, created)
+        _unmark(path)
+        return DataDirectory(log, state, created, opened.pop_all())
+
+
+def _enter(path: Path, fresh_ok: bool, opened: ExitStack) -> bool:
+    """Lock the directory; returns whether this is a first start, which is marked then."""
     try:
+        if fresh_ok:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            sync_directory(path.parent)
+        elif not path.is_dir():
+            raise MissingData(f"there is no data directory {path}")
+        opened.callback(DirectoryLock(path).release)
         created = _is_first_start(path, fresh_ok)
         if created:
-            _mark(path)
-        opened.append(LmdbDatabase(path / _LOG, LOG_TABLES, log_map_bytes, durable=durable))
-        opened.append(LmdbDatabase(path / _STATE, STATE_TABLES, state_map_bytes, durable=durable))
-        for database, name in zip(opened, (_LOG, _STATE), strict=True):
-            _identify(database, path / name, cluster_id, replica, created)
-        if created:
-            _unmark(path)
-    except BaseException as error:
-        for database in opened:
-            database.close()
-        lock.release()
-        raise _translated(path, error) from None
-    return DataDirectory(lock, *opened, created=created)
+            (path / _MARKER).touch()
+            sync_directory(path)
+        return created
+    except OSError as error:
+        raise StorageFailure(f"cannot use the data directory {path}: {error}") from None
+
+
+def _is_first_start(path: Path, fresh_ok: bool) -> bool:
+    missing = [name for name in (_LOG, _STATE) if not (path / name / DATA_NAME).exists()]
+    if not (path / _MARKER).exists():
+        if not missing:
+            return False
+        if len(missing) == 1:
+            raise MissingData(
+                f"{path / missing[0]} has lost its data while the rest of {path} is still there"
+            )
+    if not fresh_ok:
+        raise MissingData(f"there is no data of a replica in {path}")
+    return True
+
+
+def _identify(
+    database: LmdbDatabase, path: Path, cluster_id: bytes, replica: int, created: bool
+) -> None:
+    if has_identity(database, str(path), cluster_id, replica):
+        return
+    if not created:
+        raise MissingData(f"{path} has been emptied: it does not say whose data it holds")
+    write_identity(database, cluster_id, replica)
+
+
+def _unmark(path: Path) -> None:
+    try:
+        (path / _MARKER).unlink(missing_ok=True)
+        sync_directory(path)
+    except OSError as error:
+        raise StorageFailure(f"cannot use the data directory {path}: {error}") from None

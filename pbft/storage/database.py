@@ -8,6 +8,7 @@ is a KeyError.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 MAX_RECORD_KEY_BYTES = 511
@@ -85,3 +86,24 @@ class Database(Protocol):
     def close(self) -> None:
         """Forget what is open, release the directory. Idempotent."""
         ...
+
+
+@contextmanager
+def writing(database: Database) -> Iterator[Transaction]:
+    """A transaction that commits at the end of the block, unless an exception leaves it."""
+    transaction = database.begin()
+    try:
+        yield transaction
+        transaction.commit()
+    finally:
+        transaction.abort()
+
+
+@contextmanager
+def reading(database: Database) -> Iterator[Snapshot]:
+    """A snapshot for the length of the block."""
+    snapshot = database.snapshot()
+    try:
+        yield snapshot
+    finally:
+        snapshot.close()

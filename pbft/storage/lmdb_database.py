@@ -6,6 +6,7 @@ would pull the memory from under open transactions. Every value carries a checks
 its key and itself, since LMDB has none of its own (R41).
 """
 
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import lmdb
 
-from pbft.storage.database import CorruptRecord, StorageFailure
+from pbft.storage.database import MAX_RECORD_KEY_BYTES, CorruptRecord, StorageFailure
 from pbft.storage.directory_lock import DirectoryLock, sync_directory
 
 CHECKSUM_BYTES = 8
@@ -24,13 +25,16 @@ DATA_NAME = "data.mdb"
 class Table:
     """A named table of one environment, with what binds its records' checksums to it."""
 
-    __slots__ = ("handle", "name", "prefix")
+    __slots__ = ("_prefixes", "handle", "name")
 
     def __init__(self, name: str, handle: "lmdb._Database") -> None:
         encoded = name.encode()
         self.name = name
         self.handle = handle
-        self.prefix = len(encoded).to_bytes(2, "big") + encoded
+        self._prefixes = [
+            struct.pack(">HH", len(encoded), length) + encoded
+            for length in range(MAX_RECORD_KEY_BYTES + 1)
+        ]
 
     def seal(self, key: bytes, value: bytes) -> bytes:
         """What is stored for `value` under `key`."""
@@ -44,7 +48,7 @@ class Table:
         return value
 
     def _checksum(self, key: bytes, value: bytes) -> bytes:
-        covered = b"".join((self.prefix, len(key).to_bytes(4, "big"), key, value))
+        covered = self._prefixes[len(key)] + key + value
         return blake2b(covered, digest_size=CHECKSUM_BYTES).digest()
 
 
@@ -139,7 +143,7 @@ class LmdbDatabase:
         self._writer = None
 
     def die(self, error: Exception) -> StorageFailure:
-        """A commit has failed: nobody knows what reached the disk, so refuse everything after it."""
+        """A commit has failed: nobody knows what reached the disk, so refuse all that follows."""
         self._dead = f"a commit failed ({_reason(error)})"
         return self.failed(error)
 
@@ -148,7 +152,10 @@ class LmdbReader:
     """Reads in one LMDB transaction, whichever its kind."""
 
     def __init__(
-        self, database: LmdbDatabase, transaction: lmdb.Transaction, tables: dict[str, Table]
+        self,
+        database: LmdbDatabase,
+        transaction: "lmdb.Transaction[bytes]",
+        tables: dict[str, Table],
     ) -> None:
         self._database = database
         self._transaction = transaction
@@ -202,7 +209,10 @@ class LmdbTransaction(LmdbReader):
     """The write transaction. LMDB ties it to the thread that began it."""
 
     def __init__(
-        self, database: LmdbDatabase, transaction: lmdb.Transaction, tables: dict[str, Table]
+        self,
+        database: LmdbDatabase,
+        transaction: "lmdb.Transaction[bytes]",
+        tables: dict[str, Table],
     ) -> None:
         super().__init__(database, transaction, tables)
         self._thread = threading.get_ident()
@@ -211,10 +221,10 @@ class LmdbTransaction(LmdbReader):
     def put(self, table: str, key: bytes, value: bytes) -> None:
         """Raises ValueError for a key that is empty or too long, and StorageFailure."""
         place = self._tables[table]
+        if not 1 <= len(key) <= MAX_RECORD_KEY_BYTES:
+            raise ValueError("a record's key has 1 to 511 bytes")
         try:
             self._transaction.put(key, place.seal(key, value), db=place.handle)
-        except lmdb.BadValsizeError:
-            raise ValueError("a record's key has 1 to 511 bytes") from None
         except lmdb.Error as error:
             raise self._database.failed(error) from None
 

@@ -142,9 +142,7 @@ class MemoryTransaction(MemoryReader):
     ) -> Iterator[tuple[bytes, bytes]]:
         """The records with start <= key < end, this transaction's own writes included."""
 
-        def below(
-            start: bytes, end: bytes | None, reverse: bool
-        ) -> Iterator[tuple[bytes, bytes]]:
+        def below(start: bytes, end: bytes | None, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
             return super(MemoryTransaction, self).scan(table, start, end, reverse=reverse)
 
         yield from self._writes[table].range(below, start, end, reverse)

@@ -2,8 +2,8 @@
 
 Its shape depends only on the table's content (see `tree_node`), so replicas that hold the same
 entries hold the same tree, whatever happened before. Only nodes on the way to changed entries are
-read and written. The digest of the subtree below *any* path is defined by the entries below it, also
-where this tree has no node there; so two trees of different shapes can be compared node by node.
+read and written. The digest of the subtree below *any* path is defined by the entries below it,
+also where this tree has no node there; so trees of different shapes can be compared node by node.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,7 +61,7 @@ class Inner(Struct, array_like=True, tag=1):
 class Totals(NamedTuple):
     """What a parent keeps of a subtree."""
 
-    count: int
+    entries: int
     size: int
     digest: bytes
 
@@ -75,7 +75,7 @@ class MerkleTrie:
 
     def __init__(self, number: int, entries: str, nodes: str) -> None:
         self.path = bytes([number])
-        self._entries = entries
+        self.entries = entries
         self._nodes = nodes
 
     def root(self, reader: Reader) -> bytes:
@@ -142,9 +142,10 @@ class MerkleTrie:
 
     def _decode(self, path: bytes, stored: bytes) -> Bucket | Inner:
         try:
-            return _decoder.decode(stored)
+            node: Bucket | Inner = _decoder.decode(stored)
         except msgspec.DecodeError:
             raise CorruptRecord(f"no tree node in {self._nodes!r} under {path.hex()}") from None
+        return node
 
     def _buckets(self, reader: Reader, path: bytes) -> Iterator[Entries]:
         for at, stored in self._scan(reader, path):
@@ -156,9 +157,9 @@ class MerkleTrie:
         return reader.scan(self._nodes, path, path + bytes([TREE_FANOUT]))
 
     def _value(self, reader: Reader, key: bytes) -> bytes:
-        value = reader.get(self._entries, key)
+        value = reader.get(self.entries, key)
         if value is None:
-            raise CorruptRecord(f"table {self._entries!r} has lost its key {key.hex()}")
+            raise CorruptRecord(f"table {self.entries!r} has lost its key {key.hex()}")
         return value
 
     # --- writing -----------------------------------------------------------------------------
@@ -178,7 +179,8 @@ class MerkleTrie:
 
     def _place(self, transaction: Transaction, path: bytes, entries: Entries) -> Totals:
         """Write the subtree of these entries where there was a bucket or nothing."""
-        if not is_bucket(len(entries), _size(entries)):
+        totals = _totals(path, entries)
+        if not is_bucket(totals.entries, totals.size):
             inner = Inner([0] * TREE_FANOUT, [0] * TREE_FANOUT, [EMPTY_DIGEST] * TREE_FANOUT)
             for branch, group in groupby(entries.items(), _branch_at(path)):
                 child = self._place(transaction, path + bytes([branch]), dict(group))
@@ -186,7 +188,7 @@ class MerkleTrie:
             return self._store_inner(transaction, path, inner)
         if entries:
             transaction.put(self._nodes, path, encode(Bucket(entries)))
-        return _totals(path, entries)
+        return totals
 
     def _apply_inner(
         self, transaction: Transaction, path: bytes, inner: Inner, changes: Sequence[Change]
@@ -250,15 +252,12 @@ def _set_child(inner: Inner, branch: int, child: Totals) -> None:
     inner.counts[branch], inner.sizes[branch], inner.digests[branch] = child
 
 
-def _size(entries: Entries) -> int:
-    return sum(entry.size for entry in entries.values())
-
-
 def _totals(path: bytes, entries: Entries) -> Totals:
     if not entries:
         return _EMPTY
     digests = [entry.digest for entry in entries.values()]
-    return Totals(len(entries), _size(entries), bucket_digest(path, digests))
+    size = sum([entry.size for entry in entries.values()])
+    return Totals(len(entries), size, bucket_digest(path, digests))
 
 
 def _inner_totals(path: bytes, inner: Inner) -> Totals:

@@ -2,8 +2,8 @@
 
 A range over both is live: each step yields the smallest key above the last one that is there *now*.
 So what a caller sees while it writes into the range that it walks depends on the map's content
-alone, never on which part of it happens to be on disk. Replicas flush at different moments, and must
-not differ by it.
+alone, never on which part of it happens to be on disk. Replicas flush at different moments, and
+must not differ by it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -63,7 +63,7 @@ class Overlay:
     def range(
         self, scan: Scan, start: bytes, end: bytes | None, reverse: bool
     ) -> Iterator[tuple[bytes, bytes]]:
-        """The entries of the changed table with start <= key < end. `scan` reads the table below."""
+        """The entries of a range of the changed table. `scan` reads the table below."""
         below = scan(start, end, reverse)
         record = next(below, None)
         last: bytes | None = None

@@ -10,6 +10,13 @@ CHANGE_OVERHEAD = 100
 """Bytes of memory that one change costs beside its key and value, roughly."""
 
 
+class StateIncomplete(Exception):
+    """The state is being fetched from other replicas: there is nothing to read or execute on."""
+
+    def __init__(self) -> None:
+        super().__init__("the state is being fetched from other replicas")
+
+
 class Map:
     """The State of `pbft.apps.state_machine` over the table `name`.
 
@@ -17,7 +24,7 @@ class Map:
     refused here, alike on every replica, and not when it is flushed.
     """
 
-    def __init__(self, name: str, reader: Reader) -> None:
+    def __init__(self, name: str, reader: Reader | None) -> None:
         self.name = name
         self._reader = reader
         self._overlay = Overlay()
@@ -27,10 +34,14 @@ class Map:
         self.unflushed_bytes = 0
 
     def get(self, key: bytes) -> bytes | None:
-        """The value under `key`, or None. Raises TypeError, StorageFailure."""
+        """The value under `key`, or None. Raises TypeError, StateIncomplete, StorageFailure."""
         _check_bytes(key)
         change = self._overlay.get(key)
-        return self._reader.get(self.name, key) if isinstance(change, Absent) else change
+        if not isinstance(change, Absent):
+            return change
+        if self._reader is None:
+            raise StateIncomplete
+        return self._reader.get(self.name, key)
 
     def range(
         self, start: bytes = b"", end: bytes | None = None, *, reverse: bool = False
@@ -67,8 +78,8 @@ class Map:
         self._epoch += 1
         self._writable = True
 
-    def rebase(self, reader: Reader) -> None:
-        """Drop all changes and go on over `reader`; no batch is open then."""
+    def rebase(self, reader: Reader | None) -> None:
+        """Drop all changes, end the batch and go on over `reader`; None: nothing can be read."""
         self._epoch += 1
         self._writable = False
         self._reader = reader
@@ -117,6 +128,8 @@ class Map:
     def _below(
         self, start: bytes, end: bytes | None, reverse: bool
     ) -> Iterator[tuple[bytes, bytes]]:
+        if self._reader is None:
+            raise StateIncomplete
         return self._reader.scan(self.name, start, end, reverse=reverse)
 
 

@@ -1,39 +1,29 @@
 """The replicated state: two ordered maps, their trees, and how far execution has come.
 
-Executed batches gather in memory. `flush` writes all of it with its sequence number and time in one
-transaction, so what is on disk is always the state right after exactly one sequence number; after a
-restart the log from there on is executed again. While a state is being fetched from others (R23) the
-disk holds a mixture: that is marked durably, and until the whole of it matches its certified target
-nothing is executed, read or digested.
+Executed batches gather in memory. `flush` writes all of it with its sequence number and time in
+one transaction, so what is on disk is always the state right after exactly one sequence number;
+after a restart the log from there on is executed again. While a state is being fetched from others
+(R23) the disk holds a mixture: that is marked durably, and until the whole of it matches its
+certified target nothing is executed, read or digested.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from types import TracebackType
 
 import msgspec
 
 from pbft.messages import StateSummary, TreeNode, TreePath, encode
-from pbft.storage.database import CorruptRecord, Database, Reader, Snapshot, Transaction
-from pbft.storage.merkle_trie import MerkleTrie
-from pbft.storage.state_map import Map
-from pbft.storage.tree_node import APPLICATION, EMPTY_DIGEST, SESSIONS, check_path
+from pbft.storage.database import CorruptRecord, Database, Reader, Snapshot, reading, writing
+from pbft.storage.pinned_state import PinnedState
+from pbft.storage.state_map import Map, StateIncomplete
+from pbft.storage.state_trees import TREES, replacement, tree_at, write_entries
+from pbft.storage.tree_node import EMPTY_DIGEST
 
-STATE_TABLES = ("meta", "application", "application.nodes", "sessions", "sessions.nodes")
-TREES = (
-    MerkleTrie(APPLICATION, "application", "application.nodes"),
-    MerkleTrie(SESSIONS, "sessions", "sessions.nodes"),
-)
 GENESIS = StateSummary(0, 0, EMPTY_DIGEST, EMPTY_DIGEST)
 
 _META = "meta"
 _FLUSHED = b"state"
 _TARGET = b"transfer"
 _decoder = msgspec.msgpack.Decoder(StateSummary)
-
-
-class StateIncomplete(Exception):
-    """The state is being fetched from other replicas: there is nothing to read or execute on."""
 
 
 class StateStore:
@@ -49,10 +39,11 @@ class StateStore:
         self._flushed = _read(self._base, _FLUSHED) or GENESIS
         self.transfer_target = _read(self._base, _TARGET)
         self.seq, self.time = self._flushed.seq, self._flushed.time
-        reader = self._base if self.transfer_target is None else _Incomplete()
-        self.application = Map("application", reader)
-        self.sessions = Map("sessions", reader)
+        self.application = Map("application", self._base)
+        self.sessions = Map("sessions", self._base)
         self._savepoint: Savepoint | None = None
+        if self.transfer_target is not None:
+            self._let_go()
 
     # --- execution ---------------------------------------------------------------------------
 
@@ -96,10 +87,12 @@ class StateStore:
             raise RuntimeError("an operation is being applied")
         if (self.seq, self.time) != (self._flushed.seq, self._flushed.time):
             self._base.close()
-            with _transaction(self._database) as transaction:
+            with writing(self._database) as transaction:
                 for tree, state in zip(TREES, self._maps(), strict=True):
-                    _write(transaction, tree, state.name, state.changes)
-                flushed = StateSummary(self.seq, self.time, *_roots(transaction))
+                    write_entries(transaction, tree, state.changes)
+                flushed = StateSummary(
+                    self.seq, self.time, *(tree.root(transaction) for tree in TREES)
+                )
                 transaction.put(_META, _FLUSHED, encode(flushed))
             self._restart(flushed)
         return self._flushed
@@ -109,12 +102,13 @@ class StateStore:
         self._check_complete()
         return self._flushed
 
-    def pin(self) -> "PinnedState":
+    def pin(self) -> PinnedState:
         """The state that was flushed last, to be served to others while this one moves on.
 
         Raises StateIncomplete.
         """
-        return PinnedState(self._database.snapshot(), self.summary())
+        summary = self.summary()
+        return PinnedState(self._database.snapshot(), summary)
 
     # --- fetching the state of others --------------------------------------------------------
 
@@ -123,19 +117,17 @@ class StateStore:
 
         What is on disk stays as the base of the comparison. Another target may replace the first.
         """
-        with _transaction(self._database) as transaction:
+        with writing(self._database) as transaction:
             transaction.put(_META, _TARGET, encode(target))
-        self._base.close()
         self.transfer_target = target
         self.seq, self.time = self._flushed.seq, self._flushed.time
-        for state in self._maps():
-            state.rebase(_Incomplete())
+        self._let_go()
 
     def differing_roots(self) -> list[TreePath]:
         """The paths of the trees that differ from the target: where a transfer begins."""
         target = self._target()
         wanted = (target.application_root, target.sessions_root)
-        with _snapshot(self._database) as reader:
+        with reading(self._database) as reader:
             return [
                 tree.path
                 for tree, root in zip(TREES, wanted, strict=True)
@@ -148,30 +140,30 @@ class StateStore:
         An empty child (EMPTY_DIGEST) needs no fetching: install a node without entries.
         """
         self._target()
-        tree = _tree(node.path)
-        with _snapshot(self._database) as reader:
+        tree = tree_at(node.path)
+        with reading(self._database) as reader:
             children = ((node.path + bytes([i]), wanted) for i, wanted in enumerate(node.children))
             return [path for path, wanted in children if tree.digest_at(reader, path) != wanted]
 
     def install(self, *nodes: TreeNode) -> None:
-        """Make what lies below the paths of these verified buckets equal to them, in one transaction.
+        """Make what lies below the paths of these verified buckets equal to them. One transaction.
 
         ValueError for an inner node.
         """
         self._target()
         changes: list[dict[bytes, bytes | None]] = [{} for _ in TREES]
-        with _transaction(self._database) as transaction:
+        with writing(self._database) as transaction:
             for node in nodes:
-                changes[_tree(node.path).path[0]].update(_replacement(transaction, node))
-            for tree, state, changed in zip(TREES, self._maps(), changes, strict=True):
-                _write(transaction, tree, state.name, changed)
+                changes[tree_at(node.path).path[0]].update(replacement(transaction, node))
+            for tree, changed in zip(TREES, changes, strict=True):
+                write_entries(transaction, tree, changed)
 
     def finish_transfer(self) -> bool:
         """Whether everything matches the target; if so the state is that one, durably."""
         target = self._target()
         if self.differing_roots():
             return False
-        with _transaction(self._database) as transaction:
+        with writing(self._database) as transaction:
             transaction.put(_META, _FLUSHED, encode(target))
             transaction.delete(_META, _TARGET)
         self.transfer_target = None
@@ -190,9 +182,14 @@ class StateStore:
         for state in self._maps():
             state.rebase(self._base)
 
+    def _let_go(self) -> None:
+        self._base.close()
+        for state in self._maps():
+            state.rebase(None)
+
     def _check_complete(self) -> None:
         if self.transfer_target is not None:
-            raise StateIncomplete("the state is being fetched from other replicas")
+            raise StateIncomplete
 
     def _target(self) -> StateSummary:
         if self.transfer_target is None:
@@ -227,88 +224,6 @@ class Savepoint:
         for state in (self._store.application, self._store.sessions):
             state.keep()
         self._store.release()
-
-
-class PinnedState:
-    """A flushed state that stays readable, node by node, until it is closed."""
-
-    def __init__(self, snapshot: Snapshot, summary: StateSummary) -> None:
-        self._snapshot = snapshot
-        self.summary = summary
-
-    def node(self, path: TreePath) -> TreeNode:
-        """The node of the subtree below `path`. Raises ValueError for what is no path."""
-        return _tree(path).node(self._snapshot, path)
-
-    def size(self, path: TreePath) -> int:
-        """About how many bytes `node(path)` has, without loading it. Raises ValueError."""
-        return _tree(path).size_at(self._snapshot, path)
-
-    def close(self) -> None:
-        """Let go of it. Idempotent."""
-        self._snapshot.close()
-
-
-class _Incomplete:
-    """Stands for the disk while its content is a mixture."""
-
-    def get(self, table: str, key: bytes) -> bytes | None:
-        raise StateIncomplete("the state is being fetched from other replicas")
-
-    def scan(
-        self, table: str, start: bytes = b"", end: bytes | None = None, *, reverse: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]:
-        raise StateIncomplete("the state is being fetched from other replicas")
-
-
-@contextmanager
-def _transaction(database: Database) -> Iterator[Transaction]:
-    transaction = database.begin()
-    try:
-        yield transaction
-        transaction.commit()
-    finally:
-        transaction.abort()
-
-
-@contextmanager
-def _snapshot(database: Database) -> Iterator[Snapshot]:
-    snapshot = database.snapshot()
-    try:
-        yield snapshot
-    finally:
-        snapshot.close()
-
-
-def _tree(path: TreePath) -> MerkleTrie:
-    check_path(path)
-    return TREES[path[0]]
-
-
-def _roots(reader: Reader) -> Sequence[bytes]:
-    return [tree.root(reader) for tree in TREES]
-
-
-def _write(
-    transaction: Transaction, tree: MerkleTrie, table: str, changes: Mapping[bytes, bytes | None]
-) -> None:
-    for key, value in changes.items():
-        if value is None:
-            transaction.delete(table, key)
-        else:
-            transaction.put(table, key, value)
-    tree.update(transaction, changes)
-
-
-def _replacement(transaction: Transaction, node: TreeNode) -> dict[bytes, bytes | None]:
-    """What has to change for the entries below a bucket's path to be the bucket's."""
-    if node.children:
-        raise ValueError("an inner node has no entries to install")
-    changes: dict[bytes, bytes | None] = dict.fromkeys(
-        _tree(node.path).keys_below(transaction, node.path)
-    )
-    changes.update(node.entries)
-    return changes
 
 
 def _read(reader: Reader, key: bytes) -> StateSummary | None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from pbft.storage.database import CorruptRecord, Database
+from pbft.storage.database import CorruptRecord, Database, reading, writing
 from pbft.storage.directory_lock import UnusableDirectory
 
 FORMAT = 1
@@ -22,10 +22,9 @@ class WrongFormat(UnusableDirectory):
 
 def write_identity(database: Database, cluster_id: bytes, replica: int) -> None:
     """Mark an empty environment as this replica's, durably. Raises StorageFailure."""
-    transaction = database.begin()
     record = msgspec.msgpack.encode((FORMAT, cluster_id, replica))
-    transaction.put(IDENTITY_TABLE, IDENTITY_KEY, record)
-    transaction.commit()
+    with writing(database) as transaction:
+        transaction.put(IDENTITY_TABLE, IDENTITY_KEY, record)
 
 
 def has_identity(database: Database, where: str, cluster_id: bytes, replica: int) -> bool:
@@ -33,11 +32,8 @@ def has_identity(database: Database, where: str, cluster_id: bytes, replica: int
 
     Raises WrongDirectory, WrongFormat, StorageFailure.
     """
-    snapshot = database.snapshot()
-    try:
+    with reading(database) as snapshot:
         record = snapshot.get(IDENTITY_TABLE, IDENTITY_KEY)
-    finally:
-        snapshot.close()
     if record is None:
         return False
     _check(_decode(record), where, cluster_id, replica)

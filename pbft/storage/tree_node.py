@@ -2,8 +2,8 @@
 
 A key's place follows from SHA-256(key), taken nibble by nibble from the root. A subtree that is
 small enough is one bucket: its digest covers its entries in order of their keys' hashes. A larger
-one is an inner node: its digest covers those of its 16 children. Both cover the path too, so that no
-node can stand for one elsewhere; an empty subtree is 32 zero bytes wherever it is.
+one is an inner node: its digest covers those of its 16 children. Both cover the path too, so that
+no node can stand for one elsewhere; an empty subtree is 32 zero bytes wherever it is.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from pbft.apps.state_machine import MAX_KEY_BYTES
 from pbft.messages import TREE_FANOUT, TreeNode
 
 APPLICATION, SESSIONS = 0, 1
-BUCKET_ENTRIES = 16
+BUCKET_ENTRIES = 32
 BUCKET_BYTES = 512 * 1024
 EMPTY_DIGEST = bytes(DIGEST_BYTES)
 MAX_DEPTH = 2 * DIGEST_BYTES

@@ -1,3 +1,4 @@
+import errno
 import os
 
 import pytest
@@ -65,6 +66,16 @@ def test_saving_does_not_follow_a_link_to_a_new_place(path, tmp_path):
 def test_saving_into_a_missing_directory_is_refused(tmp_path):
     with pytest.raises(KeyFileError, match="cannot write"):
         save_seed(tmp_path / "missing" / "key.pem", generate_seed())
+
+
+def test_a_key_that_could_not_be_written_whole_is_removed(path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(KeyFileError, match="No space left"):
+        save_seed(path, generate_seed())
+    assert not path.exists()
 
 
 def test_an_encrypted_key_is_loaded_with_its_passphrase_only(path):

@@ -41,6 +41,13 @@ def test_bytes_cannot_move_between_domain_and_message():
     assert not VERIFIER.verify(signer.public_key, b"a", b"bc", signature)
 
 
+@pytest.mark.rule("R7")
+def test_bytes_cannot_move_between_signature_and_domain():
+    signer = Ed25519Signer(b"s" * 32)
+    signature = signer.sign(b"\x01d", b"m")
+    assert not VERIFIER.verify(signer.public_key, b"d", b"m", signature + b"\x02")
+
+
 def test_what_is_signed_is_the_length_of_the_domain_the_domain_and_the_message():
     signer = Ed25519Signer(b"s" * 32)
     signature = signer.sign(b"ab", b"c")

@@ -1,0 +1,276 @@
+"""`pbft demo`: a cluster under load that loses its primary, carries a liar, and holds."""
+
+import asyncio
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from client.client import Client
+from client.errors import ClientError
+from pbft.cli.demo_load import LoadClient
+from pbft.cli.errors import CliError
+from pbft.cli.keygen import Plan, generate
+from pbft.cli.processes import ReplicaProcesses
+from pbft.config import ClusterConfig
+from pbft.simulation.linearizability import Verdict, check
+
+REPLICAS = 4
+WAIT_SECONDS = 30.0
+POLL_SECONDS = 0.1
+PORTS = range(20_000, 30_000, 10)
+
+
+@click.command(name="demo")
+@click.option("--clients", type=click.IntRange(min=1, max=32), default=8, show_default=True)
+@click.option("--operations", type=click.IntRange(min=400), default=6000, show_default=True)
+def demo(clients: int, operations: int) -> None:
+    """Run four replicas through a crash of the primary, a liar and an equivocating primary."""
+    with tempfile.TemporaryDirectory(prefix="pbft-demo-") as folder:
+        failures = uvloop.run(_demo(Path(folder), clients, operations))
+    if failures:
+        raise CliError("the demo failed: " + "; ".join(failures))
+
+
+async def _demo(folder: Path, clients: int, operations: int) -> list[str]:
+    console = Console()
+    keys, data = folder / "keys", folder / "data"
+    plan = Plan(replicas=REPLICAS, clients=clients + 1, base_port=_free_ports(), lab=True)
+    config = generate(plan, keys)
+    with (folder / "replicas.log").open("wb") as log:
+        processes = ReplicaProcesses(keys, data, None, log)
+        try:
+            for replica in range(REPLICAS):
+                processes.start(replica, "equivocate", dormant=True)
+            async with _clients(keys, clients + 1) as (watcher, *connected):
+                run = Demo(console, config, processes, watcher, connected, operations)
+                return await run.run()
+        finally:
+            processes.stop_all()
+
+
+@asynccontextmanager
+async def _clients(keys: Path, count: int) -> AsyncIterator[list[Client]]:
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(
+                Client.connect(keys / "cluster.toml", keys / f"client-{number}.pem")
+            )
+            for number in range(count)
+        ]
+
+
+def _free_ports() -> int:
+    """A base port such that one port per replica is free there now."""
+    for base in PORTS:
+        with _Ports() as sockets:
+            if all(sockets.bind(base + replica) for replica in range(REPLICAS)):
+                return base
+    raise CliError("no four free ports in a row on 127.0.0.1")
+
+
+class _Ports:
+    """Binds ports to see whether they are free, and lets go of them."""
+
+    def __enter__(self) -> "_Ports":
+        self._sockets: list[socket.socket] = []
+        return self
+
+    def bind(self, port: int) -> bool:
+        """Whether `port` is free on 127.0.0.1."""
+        tried = socket.socket()
+        self._sockets.append(tried)
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        for tried in self._sockets:
+            tried.close()
+
+
+class Demo:
+    """The story, stage by stage."""
+
+    def __init__(
+        self,
+        console: Console,
+        config: ClusterConfig,
+        processes: ReplicaProcesses,
+        watcher: Client,
+        clients: list[Client],
+        operations: int,
+    ) -> None:
+        self._console = console
+        self._quorum = len(config.replicas) - (len(config.replicas) - 1) // 3
+        self._processes = processes
+        self._watcher = watcher
+        self._done = 0
+        self._moved = asyncio.Event()
+        self._total = operations // len(clients) * len(clients)
+        self._load = [LoadClient(i, client, self._count) for i, client in enumerate(clients)]
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._task = self._progress.add_task("operations", total=self._total)
+        self._views: dict[int, None] = {}
+
+    def _count(self) -> None:
+        self._done += 1
+        self._progress.update(self._task, completed=self._done)
+        self._moved.set()
+
+    async def run(self) -> list[str]:
+        """Everything; returns what failed."""
+        started = time.monotonic()
+        with self._progress:
+            each = self._total // len(self._load)
+            await self._until("all replicas answer", self._all_answer)
+            load = [asyncio.create_task(client.run(each)) for client in self._load]
+            faulty = await self._story()
+            await asyncio.gather(*load)
+            await self._load[0].read_all()
+        failures = await self._check(faulty)
+        self._report(failures, time.monotonic() - started)
+        return failures
+
+    async def _story(self) -> int:
+        await self._share(0.15)
+        primary = await self._primary()
+        view = await self._view()
+        self._tell(f"killing the primary, replica {primary}, with SIGKILL")
+        self._processes.kill(primary)
+        await self._until("a view change", lambda: self._view_above(view))
+        self._tell(f"the others are in view {await self._view()}; restarting replica {primary}")
+        await self._share(0.35)
+        self._processes.start(primary, "equivocate", dormant=True)
+        await self._until("it caught up", lambda: self._caught_up(primary))
+        liar = next(r for r in range(REPLICAS) if r != await self._primary())
+        self._tell(f"replica {primary} has caught up; replica {liar}, a backup, becomes a liar")
+        self._processes.stop(liar)
+        self._processes.start(liar, "lie")
+        await self._share(0.6)
+        self._tell(f"replica {liar} becomes honest again")
+        self._processes.stop(liar)
+        self._processes.start(liar, "equivocate", dormant=True)
+        await self._until("it caught up", lambda: self._caught_up(liar))
+        await self._share(0.75)
+        primary, view = await self._primary(), await self._view()
+        self._tell(f"the primary, replica {primary}, proposes other batches to each backup")
+        self._processes.toggle(primary)
+        await self._until("a view change", lambda: self._view_above(view))
+        self._tell(f"the others are in view {await self._view()}")
+        return primary
+
+    def _tell(self, text: str) -> None:
+        self._progress.console.print(f"[bold]{self._done:>6}[/bold]  {text}")
+
+    async def _share(self, part: float) -> None:
+        """Wait until this part of all operations is done."""
+        while self._done < part * self._total:
+            self._moved.clear()
+            await self._moved.wait()
+
+    async def _until(self, what: str, holds: Callable[[], Awaitable[bool]]) -> None:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not await holds():
+            if time.monotonic() > deadline:
+                raise CliError(f"waited {WAIT_SECONDS:.0f} s for this in vain: {what}")
+            await asyncio.sleep(POLL_SECONDS)
+
+    # -- looking at the cluster
+
+    async def _status(self) -> dict[int, dict[str, Any]]:
+        async def ask(replica: int) -> tuple[int, dict[str, Any]] | None:
+            try:
+                return replica, await self._watcher.status(replica, deadline=1.0)
+            except ClientError:
+                return None
+
+        answers = await asyncio.gather(*map(ask, range(REPLICAS)))
+        found = dict(answer for answer in answers if answer is not None)
+        self._views.update(dict.fromkeys(report["view"] for report in found.values()))
+        return found
+
+    async def _all_answer(self) -> bool:
+        reports = await self._status()
+        return len(reports) == REPLICAS and all(r["voting"] for r in reports.values())
+
+    async def _view(self) -> int:
+        """The view that a quorum has entered, or 0."""
+        reports = await self._status()
+        views = sorted((r["view"] for r in reports.values() if r["active"]), reverse=True)
+        agreed = [view for view in views if views.count(view) >= self._quorum]
+        return int(agreed[0]) if agreed else 0
+
+    async def _view_above(self, view: int) -> bool:
+        return await self._view() > view
+
+    async def _primary(self) -> int:
+        return await self._view() % REPLICAS
+
+    async def _caught_up(self, replica: int) -> bool:
+        reports = await self._status()
+        report = reports.pop(replica, None)
+        if report is None or not reports or not report["voting"]:
+            return False
+        return bool(report["last_executed"] >= min(r["last_executed"] for r in reports.values()))
+
+    # -- the verdict
+
+    async def _check(self, faulty: int) -> list[str]:
+        failures = []
+        history = [operation for client in self._load for operation in client.history]
+        judgement = check(history)
+        if judgement.verdict is not Verdict.LINEARIZABLE:
+            failures.append(f"the history is not proven linearizable: {judgement}")
+        self._unknown = sum(operation.reply is None for operation in history)
+        self._correct = [replica for replica in range(REPLICAS) if replica != faulty]
+        try:
+            await self._until("equal states of all correct replicas", self._states_agree)
+        except CliError as error:
+            failures.append(str(error))
+        return failures
+
+    async def _states_agree(self) -> bool:
+        reports = await self._status()
+        if any(replica not in reports for replica in self._correct):
+            return False
+        correct = [reports[replica] for replica in self._correct]
+        self._digests = {
+            (r["last_executed"], r["stable_checkpoint"], r["own_digest"]) for r in correct
+        }
+        return len(self._digests) == 1
+
+    def _report(self, failures: list[str], seconds: float) -> None:
+        latencies = sorted(took for client in self._load for _, took in client.latencies)
+        ends = sorted(ended for client in self._load for ended, _ in client.latencies)
+        pause = max(later - earlier for earlier, later in zip(ends, ends[1:], strict=False))
+        table = Table(show_header=False)
+        for name, value in (
+            ("operations", f"{len(latencies)} acknowledged, {self._unknown} of unknown outcome"),
+            ("latency p50", f"{latencies[len(latencies) // 2] / 1000:.1f} ms"),
+            ("latency p99", f"{latencies[len(latencies) * 99 // 100] / 1000:.1f} ms"),
+            ("view changes", str(max(self._views))),
+            ("longest pause", f"{pause / 1e6:.2f} s"),
+            ("duration", f"{seconds:.1f} s"),
+            *((f"state after {seq}", digest) for _, seq, digest in sorted(self._digests)),
+            ("verdict", "FAILED" if failures else "every check holds"),
+        ):
+            table.add_row(name, value)
+        self._console.print(table)

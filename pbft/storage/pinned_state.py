@@ -1,0 +1,25 @@
+"""A flushed state that others may fetch while this replica moves on."""
+
+from pbft.messages import StateSummary, TreeNode, TreePath
+from pbft.storage.database import Snapshot
+from pbft.storage.state_trees import tree_at
+
+
+class PinnedState:
+    """The state with this `summary`, readable node by node until it is closed."""
+
+    def __init__(self, snapshot: Snapshot, summary: StateSummary) -> None:
+        self._snapshot = snapshot
+        self.summary = summary
+
+    def node(self, path: TreePath) -> TreeNode:
+        """The node of the subtree below `path`. Raises ValueError for what is no path."""
+        return tree_at(path).node(self._snapshot, path)
+
+    def size(self, path: TreePath) -> int:
+        """About how many bytes `node(path)` has, without loading it. Raises ValueError."""
+        return tree_at(path).size_at(self._snapshot, path)
+
+    def close(self) -> None:
+        """Let go of it. Idempotent."""
+        self._snapshot.close()
