@@ -16,6 +16,9 @@ class Deadlines:
         self._heap: list[tuple[int, int, Ticket]] = []
         self._swept_at = _SLACK
 
+    def __len__(self) -> int:
+        return len(self._heap)
+
     def add(self, ticket: Ticket) -> None:
         """Watch `ticket`, if it has a deadline."""
         if ticket.deadline is None:

@@ -69,7 +69,7 @@ class Links:
     def on_frame(self, connection: Connection, payload: bytes) -> None:
         self._on_packet(self._replica_of[connection.peer], payload)
 
-    def on_close(self, connection: Connection, reason: str) -> None:  # noqa: ARG002
+    def on_close(self, connection: Connection, reason: str) -> None:
         replica = self._replica_of[connection.peer]
         if self._open.get(replica) is connection:
             del self._open[replica]

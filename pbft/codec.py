@@ -69,7 +69,7 @@ def encode_packet(packet: Packet) -> bytes:
 
 
 def signing_input(cluster_id: bytes, body: bytes) -> bytes:
-    """What a signature covers beside SIGNING_DOMAIN: the cluster id (32 bytes) and the body (R7)."""
+    """What a signature covers beside SIGNING_DOMAIN: the cluster id and the body (R7)."""
     return cluster_id + body
 
 

@@ -34,7 +34,7 @@ class Packet(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 class Envelope(Packet, frozen=True, tag=0):
-    """A signed body: `body` is its canonical encoding, `signature` its sender's signature over it."""
+    """A signed body: its canonical encoding, and its sender's signature over that."""
 
     body: bytes
     signature: Signature
@@ -134,7 +134,7 @@ class SlotReport(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tru
 
 
 class Status(Body, frozen=True, tag=8):
-    """The heartbeat; `active` is false between VIEW-CHANGE and NEW-VIEW, `slots` lists what waits."""
+    """The heartbeat; `active` is false between views, `slots` lists what waits."""
 
     replica: ReplicaId
     view: Number

@@ -31,7 +31,7 @@ class KeyValueStore(StateMachine):
             raise ValueError("at least one revision, the present one, stays readable")
         self._history = history
 
-    def apply(self, state: State, operation: bytes, context: Context) -> bytes:  # noqa: ARG002
+    def apply(self, state: State, operation: bytes, context: Context) -> bytes:
         """Execute any operation of `kv_codec`. Raises Refused."""
         writer = Writer(state, Budget(MAX_RESULT_BYTES))
         wanted = _decode(operation)

@@ -62,11 +62,11 @@ class StateMachine(ABC):
 
     @abstractmethod
     def query(self, state: ReadableState, operation: bytes) -> bytes:
-        """Answer a read-only `operation`; it is also called for ordered reads. May raise Refused."""
+        """Answer a read-only `operation`, ordered or not. May raise Refused."""
 
     def next_deadline(self, state: ReadableState) -> int | None:
         """The agreed time (µs) at which `tick` has something to do, or None."""
         return None
 
-    def tick(self, state: State, context: Context) -> None:
+    def tick(self, state: State, context: Context) -> None:  # noqa: B027
         """Do what falls due at `context.time`; called before the operations of each batch."""

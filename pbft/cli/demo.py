@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,8 @@ class Demo:
         await self._share(0.35)
         self._processes.start(primary, "equivocate", dormant=True)
         await self._until("it caught up", lambda: self._caught_up(primary))
-        liar = next(r for r in range(REPLICAS) if r != await self._primary())
+        leader = await self._primary()
+        liar = next(r for r in range(REPLICAS) if r not in (leader, primary))
         self._tell(f"replica {primary} has caught up; replica {liar}, a backup, becomes a liar")
         self._processes.stop(liar)
         self._processes.start(liar, "lie")
@@ -260,7 +262,7 @@ class Demo:
     def _report(self, failures: list[str], seconds: float) -> None:
         latencies = sorted(took for client in self._load for _, took in client.latencies)
         ends = sorted(ended for client in self._load for ended, _ in client.latencies)
-        pause = max(later - earlier for earlier, later in zip(ends, ends[1:], strict=False))
+        pause = max(later - earlier for earlier, later in pairwise(ends))
         table = Table(show_header=False)
         for name, value in (
             ("operations", f"{len(latencies)} acknowledged, {self._unknown} of unknown outcome"),

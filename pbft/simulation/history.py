@@ -1,8 +1,8 @@
 """What clients did and what came back: the material of the linearizability check.
 
 The operations are those of a register under each key, as etcd has them: put, get, delete, and
-compare-and-swap on the value or on absence. A history can be kept as JSON lines, one operation each,
-with bytes in base64.
+compare-and-swap on the value or on absence. A history can be kept as JSON lines, one operation
+each, with bytes in base64.
 """
 
 from collections.abc import Iterable

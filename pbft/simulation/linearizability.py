@@ -1,8 +1,8 @@
 """Is a history linearizable? (Herlihy & Wing, TOPLAS 1990.)
 
 Each key is checked on its own (locality). The search is Wing & Gong's (1993) with Lowe's memory of
-(linearised set, state) pairs (2017), as in Knossos and Porcupine, kept on a list instead of the call
-stack. Three facts about registers keep it short; none of them loses a legal order:
+(linearised set, state) pairs (2017), as in Knossos and Porcupine, kept on a list instead of the
+call stack. Three facts about registers keep it short; none of them loses a legal order:
 
 - a read that fits the value is taken at once: it changes nothing for the others;
 - a write whose value no remaining read has seen is taken right before the next unconditional write,

@@ -43,7 +43,7 @@ class Wire:
         for endpoint in self._peers.others(self._machine.replica):
             self._network.send(self._machine.endpoint, endpoint, raw)
 
-    def answer(self, client: bytes, session: int | None, packet: Packet) -> None:  # noqa: ARG002
+    def answer(self, client: bytes, session: int | None, packet: Packet) -> None:
         """To every client with this key."""
         raw = encode_packet(packet)
         for endpoint in self._peers.clients(client):

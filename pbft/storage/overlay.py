@@ -30,9 +30,6 @@ class Overlay:
         self._changes = SortedDict()
         self._shape = 0  # counts the moments at which the set of keys changed
 
-    def __len__(self) -> int:
-        return len(self._changes)
-
     @property
     def changes(self) -> Mapping[bytes, bytes | None]:
         """All of them, in order of their keys."""

@@ -54,6 +54,8 @@ def _check(identity: list[Any], where: str, cluster_id: bytes, replica: int) -> 
         raise WrongFormat(
             f"{where} has data of format {found}; this version of pbft reads format {FORMAT}"
         )
+    if len(identity) != 3:
+        raise CorruptRecord("the identity record is not readable")
     _, found_cluster, found_replica = identity
     if found_cluster != cluster_id:
         raise WrongDirectory(f"{where} holds the data of another cluster")

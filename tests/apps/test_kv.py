@@ -126,7 +126,7 @@ def test_a_compacted_revision_is_readable_and_those_below_are_not(store) -> None
     put_numbered(store, 5)
     store.do(Compact(4))
     assert store.ask(Range(*WHOLE, revision=4, count_only=True)).count == 3
-    with pytest.raises(Refused, match="^required revision has been compacted$"):
+    with pytest.raises(Refused, match=r"^required revision has been compacted$"):
         store.ask(Range(*WHOLE, revision=3))
 
 
@@ -134,14 +134,14 @@ def test_a_compacted_revision_is_readable_and_those_below_are_not(store) -> None
 def test_a_revision_is_compacted_once(store, revision) -> None:
     put_numbered(store, 5)
     store.do(Compact(4))
-    with pytest.raises(Refused, match="^required revision has been compacted$"):
+    with pytest.raises(Refused, match=r"^required revision has been compacted$"):
         store.do(Compact(revision))
 
 
 def test_a_future_revision_is_neither_read_nor_compacted(store) -> None:
     put_numbered(store, 1)
     for operation in (Range(b"a", revision=3), Compact(3)):
-        with pytest.raises(Refused, match="^required revision is a future revision$"):
+        with pytest.raises(Refused, match=r"^required revision is a future revision$"):
             store.do(operation)
 
 
@@ -178,7 +178,7 @@ def test_history_of_no_revision_at_all_is_a_mistake() -> None:
 
 @pytest.mark.parametrize("operation", [Put(b"", b""), Range(b""), Delete(b"", b"z")])
 def test_an_empty_key_is_refused(store, operation) -> None:
-    with pytest.raises(Refused, match="^key is not provided$"):
+    with pytest.raises(Refused, match=r"^key is not provided$"):
         store.do(operation)
 
 
@@ -187,21 +187,20 @@ def test_the_longest_key_fits_and_a_longer_one_is_refused(store) -> None:
     store.do(Put(longest, b"v"))
     assert keys_of(store.ask(Range(longest, longest + b"\0"))) == [longest]
     for operation in (Put(longest + b"k", b""), Range(longest + b"k"), Delete(b"a", longest * 2)):
-        with pytest.raises(Refused, match="^key is longer than 400 bytes$"):
+        with pytest.raises(Refused, match=r"^key is longer than 400 bytes$"):
             store.do(operation)
 
 
 def test_a_range_stops_before_its_result_becomes_huge(store) -> None:
     for number in range(5):
         store.do(Put(b"%d" % number, b"x" * 500_000))
-    store.state.reads = 0
     for operation in (Range(*WHOLE), Delete(*WHOLE, prev_kv=True)):
-        with pytest.raises(Refused, match="^result too large"):
+        with pytest.raises(Refused, match=r"^result too large"):
             store.do(operation)
     assert store.ask(Range(*WHOLE, keys_only=True)).count == 5
     four = Range(*WHOLE, limit=4)
     assert len(store.ask(four).kvs) == 4
-    with pytest.raises(Refused, match="^result too large"):
+    with pytest.raises(Refused, match=r"^result too large"):
         store.ask(Txn(success=(four, four)))
 
 

@@ -74,7 +74,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("raw", MALFORMED.values(), ids=MALFORMED)
 def test_what_is_not_an_operation_is_refused_with_one_text(raw) -> None:
-    with pytest.raises(MalformedOperation, match="^malformed key-value operation$"):
+    with pytest.raises(MalformedOperation, match=r"^malformed key-value operation$"):
         decode_operation(raw)
 
 

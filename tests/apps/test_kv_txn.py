@@ -121,7 +121,7 @@ def test_each_list_holds_at_most_128_operations(store) -> None:
         Txn(failure=(*full, Put(b"x", b""))),
         Txn(compares=(compare,) * 129),
     ):
-        with pytest.raises(Refused, match="^too many operations in txn request$"):
+        with pytest.raises(Refused, match=r"^too many operations in txn request$"):
             store.do(txn)
 
 
@@ -137,7 +137,7 @@ def test_transactions_nest_to_a_bounded_depth(store) -> None:
     for _ in range(MAX_TXN_DEPTH - 1):
         txn = Txn(success=(txn,))
     assert store.ask(txn).succeeded
-    with pytest.raises(Refused, match="^malformed key-value operation$"):
+    with pytest.raises(Refused, match=r"^malformed key-value operation$"):
         store.ask(Txn(success=(txn,)))
 
 

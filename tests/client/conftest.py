@@ -240,10 +240,10 @@ class FakeReplica:
     def on_open(self, connection: Connection) -> None:
         self.connections.append(connection)
 
-    def on_close(self, connection: Connection, reason: str) -> None:  # noqa: ARG002
+    def on_close(self, connection: Connection, reason: str) -> None:
         self.connections.remove(connection)
 
-    def on_frame(self, connection: Connection, payload: bytes) -> None:  # noqa: ARG002
+    def on_frame(self, connection: Connection, payload: bytes) -> None:
         self.cluster.received(self.replica, payload)
 
     def send(self, packet: bytes) -> None:

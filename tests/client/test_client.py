@@ -93,6 +93,20 @@ def test_a_cancelled_call_leaves_the_session_in_order(fake_cluster, connect):
     assert last.acknowledged == last.bundle - 1
 
 
+def test_a_call_cancelled_before_it_was_sent_is_never_sent(fake_cluster, connect):
+    async def scenario():
+        async with connect() as client:
+            call = asyncio.create_task(client.submit(b"cancelled"))
+            kept = asyncio.create_task(client.submit(b"kept"))
+            await asyncio.sleep(0)
+            call.cancel()
+            async with fake_cluster:
+                assert await kept == b"did kept"
+
+    asyncio.run(scenario())
+    assert fake_cluster.operations == [b"kept"]
+
+
 @pytest.mark.rule("R45")
 def test_two_clients_may_share_one_key(fake_cluster, connect):
     async def scenario():

@@ -5,8 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from client.envelopes import HEADERS_PER_REPLICA, Envelopes
 from client.errors import ApplicationFailed, Refused
-from pbft.messages import FAILED, REFUSED, OperationResult, Reply
+from client.replies import ReplyCollector
+from crypto.merkle import MerkleTree
+from crypto.signing import Ed25519Verifier
+from pbft.codec import reply_leaf, request_digest
+from pbft.messages import FAILED, REFUSED, BatchReplies, OperationResult, Reply, Request
 
 WRONG = (OperationResult(0, b"wrong"),)
 
@@ -53,6 +58,15 @@ def test_one_replica_cannot_speak_for_another(driver, cluster):
     driver.deliver(2, cluster.reply(2, leaf))
     driver.deliver(2, cluster.reply(3, leaf, key_of=2))
     driver.deliver(3, cluster.reply(2, leaf))
+    assert driver.result(ticket) is None
+
+
+@pytest.mark.rule("R6")
+def test_a_header_that_names_another_replica_than_its_signer_is_refused(driver, cluster):
+    ticket, request = sent(driver)
+    leaf = cluster.leaf(request)
+    driver.deliver(2, cluster.reply(3, leaf, key_of=2))
+    driver.deliver(1, cluster.reply(1, leaf))
     assert driver.result(ticket) is None
 
 
@@ -173,3 +187,44 @@ def test_signatures_are_checked_late_and_once_per_header(make_cluster, make_driv
     # Two for the accepted leaf, one for the reply that contradicts it.
     assert [replica for replica, _ in checks].count(0) == 1
     assert len(checks) == 3
+
+
+def test_one_header_for_several_bundles_is_verified_once(driver, cluster, monkeypatch):
+    first, one = sent(driver, b"1")
+    second, two = sent(driver, b"2")
+    leaves = [cluster.leaf(request) for request in (one, two)]
+    encoded = tuple(reply_leaf(leaf) for leaf in leaves)
+    checks = []
+    envelopes = driver.session._shared.envelopes
+    check = envelopes.signed_by
+    monkeypatch.setattr(
+        envelopes, "signed_by", lambda *args: (checks.append(args), check(*args))[1]
+    )
+    for replica in (1, 3):
+        tree = MerkleTree(encoded)
+        header = cluster.seal(replica, BatchReplies(replica, 0, 1, tree.root))
+        for index, leaf in enumerate(leaves):
+            driver.deliver(replica, Reply(header, index, tree.path(index), leaf))
+    assert (driver.result(first), driver.result(second)) == (b"did 1", b"did 2")
+    assert len(checks) == 2
+
+
+@pytest.mark.rule("R25")
+def test_headers_are_remembered_up_to_a_bound(driver, cluster):
+    envelopes = driver.session._shared.envelopes
+    for seq in range(HEADERS_PER_REPLICA + 5):
+        header = cluster.seal(1, BatchReplies(1, 0, seq, b"\0" * 32))
+        assert envelopes.header(1, header) is not None
+    assert len(envelopes._headers[1]) == HEADERS_PER_REPLICA
+
+
+@pytest.mark.rule("R25")
+def test_leaves_whose_replies_all_turned_out_forged_are_forgotten(cluster):
+    envelopes = Envelopes(cluster.config, cluster.client, Ed25519Verifier())
+    request = envelopes.seal(Request(envelopes.client, 1, 1, 0, False, (b"op",)))
+    collector = ReplyCollector(envelopes, request_digest(request), 1, cluster.quorum.w)
+    for i in range(20):
+        leaf = cluster.leaf(request, (OperationResult(0, b"%d" % i),))
+        for replica in (0, 1):
+            assert collector.add(replica, cluster.reply(replica, leaf, key_of=3)) is None
+    assert collector._candidates == {}

@@ -42,9 +42,13 @@ def test_an_aborted_transaction_leaves_nothing(database: Database) -> None:
 
 
 def test_an_exception_inside_a_writing_block_leaves_nothing(database: Database) -> None:
-    with pytest.raises(ZeroDivisionError), writing(database) as transaction:
-        transaction.put("a", b"k", b"v")
-        raise ZeroDivisionError
+    def write_and_fail() -> None:
+        with writing(database) as transaction:
+            transaction.put("a", b"k", b"v")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_and_fail()
     assert content(database) == {}
     put(database, k="v")
 

@@ -1,0 +1,214 @@
+"""The bundled faulty-node modes: what `--faulty` names, one class each."""
+
+from collections.abc import Callable
+from random import Random
+from typing import ClassVar
+
+from crypto.merkle import MerkleTree
+from pbft.codec import batch_digest, decode_body, reply_leaf, request_digest
+from pbft.core.context import Context
+from pbft.messages import (
+    Batch,
+    BatchReplies,
+    Body,
+    Envelope,
+    NewView,
+    OperationResult,
+    Packet,
+    PrePrepare,
+    Proposal,
+    ReadReply,
+    Reply,
+    ReplyLeaf,
+    Request,
+    encode,
+)
+from pbft.node.ports import Transport
+
+
+class UnknownMode(Exception):
+    """`--faulty` names no mode; the text lists those that there are."""
+
+
+class Mode:
+    """Sits between an honest node and its transport, and counts how often it misbehaved."""
+
+    summary: ClassVar[str]
+    rule: ClassVar[str]
+
+    def __init__(self, context: Context, inner: Transport, random: Random) -> None:
+        self._context = context
+        self._inner = inner
+        self._random = random
+        self.fired = 0
+
+    def send(self, to: int, packet: Packet) -> None:
+        """To one replica."""
+        if (twisted := self.twist(packet, to)) is not None:
+            self._inner.send(to, twisted)
+
+    def broadcast(self, packet: Packet) -> None:
+        """To all other replicas, each of which may be told something else."""
+        for peer in self._context.peers:
+            self.send(peer, packet)
+
+    def answer(self, client: bytes, session: int | None, packet: Packet) -> None:
+        """To a client."""
+        if (twisted := self.twist(packet, None)) is not None:
+            self._inner.answer(client, session, twisted)
+
+    def twist(self, packet: Packet, to: int | None) -> Packet | None:
+        """What goes out instead of `packet`; None for nothing. `to` is None for clients."""
+        raise NotImplementedError(packet, to)
+
+    def _sign(self, body: Body) -> Envelope:
+        self.fired += 1
+        return self._context.sign(body).envelope
+
+
+class Silent(Mode):
+    """Sends nothing at all."""
+
+    summary = "sends nothing at all"
+    rule = "R4"
+
+    def twist(self, _packet: Packet, _to: int | None) -> Packet | None:
+        self.fired += 1
+        return None
+
+
+class Mute(Mode):
+    """As primary, proposes nothing and opens no view, but otherwise takes part."""
+
+    summary = "as primary, proposes nothing and opens no view"
+    rule = "R26"
+
+    def twist(self, packet: Packet, _to: int | None) -> Packet | None:
+        opening = isinstance(packet, Envelope) and isinstance(decode_body(packet.body), NewView)
+        if isinstance(packet, Proposal) or opening:
+            self.fired += 1
+            return None
+        return packet
+
+
+class Lie(Mode):
+    """Answers clients with wrong results, properly signed."""
+
+    summary = "answers clients with wrong results, properly signed"
+    rule = "R13"
+
+    def twist(self, packet: Packet, _to: int | None) -> Packet | None:
+        if isinstance(packet, Reply):
+            return self._reply(packet)
+        if isinstance(packet, Envelope):
+            body = decode_body(packet.body)
+            if isinstance(body, ReadReply):
+                wrong = tuple(map(_wrong, body.results))
+                return self._sign(ReadReply(body.replica, body.client, body.nonce, False, wrong))
+        return packet
+
+    def _reply(self, packet: Reply) -> Reply:
+        header = decode_body(packet.header.body)
+        assert isinstance(header, BatchReplies)
+        old = packet.leaf
+        wrong = tuple(map(_wrong, old.results))
+        leaf = ReplyLeaf(old.client, old.session, old.bundle, old.request, old.status, wrong)
+        root = MerkleTree([reply_leaf(leaf)]).root
+        signed = self._sign(BatchReplies(header.replica, header.view, header.seq, root))
+        return Reply(signed, 0, (), leaf)
+
+
+def _wrong(result: OperationResult) -> OperationResult:
+    return OperationResult(result.code, result.value[::-1] + b"!")
+
+
+class Equivocate(Mode):
+    """As primary, proposes another batch to each backup for the same sequence number."""
+
+    summary = "as primary, proposes another batch to each backup"
+    rule = "R2"
+
+    def twist(self, packet: Packet, to: int | None) -> Packet | None:
+        if not isinstance(packet, Proposal) or to is None:
+            return packet
+        batch = Batch(packet.batch.time + to + 1, packet.batch.requests)
+        return _proposal(packet, batch, self._sign)
+
+
+class ForgeRequest(Mode):
+    """As primary, puts a request into its batches that the client never signed."""
+
+    summary = "as primary, proposes requests that no client has signed"
+    rule = "R3"
+
+    def twist(self, packet: Packet, _to: int | None) -> Packet | None:
+        if not isinstance(packet, Proposal) or not packet.batch.requests:
+            return packet
+        original = decode_body(packet.batch.requests[0].body)
+        assert isinstance(original, Request)
+        forged = Request(
+            original.client,
+            original.session,
+            original.bundle + 1,
+            original.acknowledged,
+            False,
+            (b"forged",),
+        )
+        envelope = Envelope(encode(forged), self._random.randbytes(64))
+        batch = Batch(packet.batch.time, (*packet.batch.requests, envelope))
+        return _proposal(packet, batch, self._sign)
+
+
+class BadSignature(Mode):
+    """Corrupts every signature that it sends."""
+
+    summary = "corrupts every signature that it sends"
+    rule = "R43"
+
+    def twist(self, packet: Packet, _to: int | None) -> Packet | None:
+        self.fired += 1
+        if isinstance(packet, Envelope):
+            return _spoiled(packet)
+        if isinstance(packet, Proposal):
+            return Proposal(_spoiled(packet.pre_prepare), packet.batch)
+        if isinstance(packet, Reply):
+            return Reply(_spoiled(packet.header), packet.index, packet.path, packet.leaf)
+        return packet
+
+
+def _spoiled(envelope: Envelope) -> Envelope:
+    signature = envelope.signature
+    return Envelope(envelope.body, bytes([signature[0] ^ 1]) + signature[1:])
+
+
+def _proposal(packet: Proposal, batch: Batch, sign: Callable[[Body], Envelope]) -> Proposal:
+    body = decode_body(packet.pre_prepare.body)
+    assert isinstance(body, PrePrepare)
+    digest = batch_digest(batch.time, map(request_digest, batch.requests))
+    return Proposal(sign(PrePrepare(body.replica, body.view, body.seq, digest)), batch)
+
+
+MODES: dict[str, type[Mode]] = {
+    "silent": Silent,
+    "lie": Lie,
+    "equivocate": Equivocate,
+    "forge-request": ForgeRequest,
+    "mute": Mute,
+    "bad-signature": BadSignature,
+}
+
+
+def check_modes(spec: str) -> list[type[Mode]]:
+    """The modes of `lie` or `lie+mute`. Raises UnknownMode."""
+    names = spec.split("+")
+    for name in names:
+        if name not in MODES:
+            raise UnknownMode(f"there is no faulty mode {name!r}; there are {', '.join(MODES)}")
+    return [MODES[name] for name in names]
+
+
+def wrap(spec: str, context: Context, transport: Transport, seed: int) -> Transport:
+    """`transport` behind the modes of `spec`, whose choices follow from `seed`."""
+    for mode in check_modes(spec):
+        transport = mode(context, transport, Random(seed))
+    return transport

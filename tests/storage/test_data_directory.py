@@ -1,0 +1,171 @@
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from pbft.storage import data_directory
+from pbft.storage.data_directory import (
+    LOG_TABLES,
+    DataDirectory,
+    MissingData,
+    open_data_directory,
+)
+from pbft.storage.database import CorruptRecord, StorageFailure, reading, writing
+from pbft.storage.directory_lock import DirectoryInUse
+from pbft.storage.lmdb_database import LmdbDatabase
+from pbft.storage.state_store import StateStore
+from pbft.storage.store_identity import FORMAT, WrongDirectory, WrongFormat
+
+CLUSTER = b"c" * 32
+
+
+def open_it(path: Path, fresh_ok: bool = False, **changed: Any) -> DataDirectory:
+    return open_data_directory(
+        path, changed.get("cluster", CLUSTER), changed.get("replica", 2), fresh_ok=fresh_ok
+    )
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A directory with the data of replica 2, closed."""
+    open_it(tmp_path / "data", fresh_ok=True).close()
+    return tmp_path / "data"
+
+
+def overwrite_identity(path: Path, record: bytes) -> None:
+    log = LmdbDatabase(path / "log", LOG_TABLES, 1 << 20)
+    with writing(log) as transaction:
+        transaction.put("meta", b"identity", record)
+    log.close()
+
+
+def test_a_first_start_makes_both_environments(tmp_path: Path) -> None:
+    directory = open_it(tmp_path / "some" / "data", fresh_ok=True)
+    assert directory.created
+    with writing(directory.log) as transaction:
+        for table in LOG_TABLES:
+            transaction.put(table, b"k", b"v")
+    store = StateStore(directory.state)
+    store.begin_batch(1, 10)
+    store.flush()
+    directory.close()
+    directory.close()
+    again = open_it(tmp_path / "some" / "data")
+    assert not again.created
+    with reading(again.log) as snapshot:
+        assert [snapshot.get(table, b"k") for table in LOG_TABLES] == [b"v"] * len(LOG_TABLES)
+    assert StateStore(again.state).seq == 1
+    again.close()
+
+
+def test_a_second_start_is_none_even_where_a_first_one_is_allowed(data: Path) -> None:
+    directory = open_it(data, fresh_ok=True)
+    assert not directory.created
+    directory.close()
+
+
+@pytest.mark.rule("R41")
+def test_an_empty_directory_is_refused_unless_a_first_start_is_allowed(tmp_path: Path) -> None:
+    with pytest.raises(MissingData, match="there is no data directory"):
+        open_it(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingData, match="there is no data of a replica"):
+        open_it(tmp_path / "empty")
+    directory = open_it(tmp_path / "empty", fresh_ok=True)
+    assert directory.created
+    directory.close()
+
+
+@pytest.mark.rule("R41")
+@pytest.mark.parametrize("lost", ["log", "state"])
+@pytest.mark.parametrize("fresh_ok", [False, True])
+def test_a_directory_that_has_lost_a_part_is_refused(data: Path, lost: str, fresh_ok: bool) -> None:
+    shutil.rmtree(data / lost)
+    with pytest.raises(MissingData, match=f"{lost} has lost its data"):
+        open_it(data, fresh_ok=fresh_ok)
+    assert not (data / lost).exists()
+
+
+@pytest.mark.rule("R41")
+@pytest.mark.parametrize("emptied", ["log", "state"])
+def test_a_file_that_was_emptied_is_refused(data: Path, emptied: str) -> None:
+    (data / emptied / "data.mdb").write_bytes(b"")
+    with pytest.raises(MissingData, match=f"{emptied} has been emptied"):
+        open_it(data, fresh_ok=True)
+
+
+def test_the_data_of_another_replica_or_cluster_is_refused(data: Path) -> None:
+    with pytest.raises(WrongDirectory, match="holds the data of replica 2, not of replica 1"):
+        open_it(data, replica=1)
+    with pytest.raises(WrongDirectory, match="holds the data of another cluster"):
+        open_it(data, cluster=b"d" * 32)
+    open_it(data).close()
+
+
+@pytest.mark.parametrize("record", [[FORMAT + 1, {"new": 1}], [0, CLUSTER, 2], []])
+def test_another_format_is_refused_whatever_else_it_says(data: Path, record: list[Any]) -> None:
+    overwrite_identity(data, msgspec.msgpack.encode(record))
+    with pytest.raises(WrongFormat, match=f"this version of pbft reads format {FORMAT}"):
+        open_it(data)
+
+
+@pytest.mark.parametrize("record", [b"", b"\xc1", b"\x07", b"\x92\x01\x02"])
+def test_an_identity_that_is_none_is_refused(data: Path, record: bytes) -> None:
+    overwrite_identity(data, record)
+    with pytest.raises(CorruptRecord, match="identity record is not readable"):
+        open_it(data)
+
+
+def test_a_directory_is_in_use_until_it_is_closed(data: Path) -> None:
+    directory = open_it(data)
+    with pytest.raises(DirectoryInUse, match=re.escape(f"{data} is in use by process")):
+        open_it(data)
+    directory.close()
+    open_it(data).close()
+
+
+def test_a_refused_directory_is_released(data: Path) -> None:
+    with pytest.raises(WrongDirectory):
+        open_it(data, replica=1)
+    open_it(data).close()
+
+
+@pytest.mark.rule("R40")
+@pytest.mark.parametrize("survived", range(4))
+def test_a_first_start_can_be_interrupted_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survived: int
+) -> None:
+    """The steps are: open the log, open the state, mark the log, mark the state."""
+    steps = 0
+
+    def counted(function: Any) -> Any:
+        def step(*args: Any, **kwargs: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps > survived:
+                raise StorageFailure("power cut")
+            return function(*args, **kwargs)
+
+        return step
+
+    with monkeypatch.context() as patch:
+        for name in ("LmdbDatabase", "write_identity"):
+            patch.setattr(data_directory, name, counted(getattr(data_directory, name)))
+        with pytest.raises(StorageFailure, match="power cut"):
+            open_it(tmp_path / "data", fresh_ok=True)
+    with pytest.raises(MissingData):
+        open_it(tmp_path / "data")
+    directory = open_it(tmp_path / "data", fresh_ok=True)
+    assert directory.created
+    directory.close()
+    open_it(tmp_path / "data").close()
+
+
+def test_a_path_that_cannot_be_a_directory_is_one_clear_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageFailure, match="cannot use the data directory"):
+        open_it(tmp_path / "file" / "data", fresh_ok=True)
