@@ -30,11 +30,9 @@ class Envelopes:
         return Envelope(raw, self._signer.sign(SIGNING_DOMAIN, message))
 
     def signed_by(self, replica: int, envelope: Envelope) -> bool:
-        """Whether `replica` has signed `envelope`."""
-        key = self._keys.get(replica)
-        if key is None:
-            return False
+        """Whether `replica`, a member of the cluster, has signed `envelope`."""
         message = signing_input(self._cluster_id, envelope.body)
+        key = self._keys[replica]
         return self._verifier.verify(key, SIGNING_DOMAIN, message, envelope.signature)
 
     def header(self, replica: int, envelope: Envelope) -> BatchReplies | None:

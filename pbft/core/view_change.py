@@ -138,10 +138,13 @@ class ViewChanges:
         """q VIEW-CHANGEs for the view that is sought: the clock runs, its primary opens it."""
         if self.active:
             return []
+        # Who has gone further counts for the clock as well: it will never come back to this view.
+        reached = sum(m.body.view >= self.view for m in self._changes.values())
+        if reached >= self._quorum.q:
+            self._timers.start(NEW_VIEW, now.mono + self._wait())
         changes = self._for_view()
         if len(changes) < self._quorum.q:
             return []
-        self._timers.start(NEW_VIEW, now.mono + self._wait())
         if self._quorum.primary(self.view) == self._context.id and self._opening is None:
             return self._open(changes)
         return []

@@ -11,7 +11,7 @@ from client.replies import ReplyCollector
 from crypto.merkle import MerkleTree
 from crypto.signing import Ed25519Verifier
 from pbft.codec import reply_leaf, request_digest
-from pbft.messages import FAILED, REFUSED, BatchReplies, OperationResult, Reply, Request
+from pbft.messages import FAILED, REFUSED, BatchReplies, Envelope, OperationResult, Reply, Request
 
 WRONG = (OperationResult(0, b"wrong"),)
 
@@ -216,6 +216,19 @@ def test_headers_are_remembered_up_to_a_bound(driver, cluster):
         header = cluster.seal(1, BatchReplies(1, 0, seq, b"\0" * 32))
         assert envelopes.header(1, header) is not None
     assert len(envelopes._headers[1]) == HEADERS_PER_REPLICA
+
+
+@pytest.mark.rule("R25")
+def test_a_header_that_is_no_header_proves_nothing(driver, cluster):
+    ticket, request = sent(driver)
+    leaf = cluster.leaf(request)
+    for replica in (0, 1):
+        honest = cluster.reply(replica, leaf)
+        driver.deliver(replica, replace(honest, header=Envelope(b"junk", b"\0" * 64)))
+    for replica in (2, 3):
+        honest = cluster.reply(replica, leaf)
+        driver.deliver(replica, replace(honest, header=request))
+    assert driver.result(ticket) is None
 
 
 @pytest.mark.rule("R25")

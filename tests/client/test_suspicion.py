@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.replies import LEAVES_PER_REPLICA
-from client.suspicion import SUSPICIONS_PER_REPLICA
+from client.suspicion import MAX_REMEMBERED_BYTES, REMEMBERED_OUTCOMES, SUSPICIONS_PER_REPLICA
 from client.views import ViewEstimate
 from pbft.core.quorum import Quorum
 from pbft.messages import CONFLICT, SESSION_EXPIRED, OperationResult
@@ -112,3 +112,25 @@ def test_the_view_is_never_above_what_a_correct_replica_has_claimed(data, n):
             highest = max(highest, view)
         estimate.claim(replica, view)
         assert before <= estimate.view <= highest
+
+
+@pytest.mark.rule("R25")
+def test_only_the_latest_outcomes_are_held_against_late_replies(driver, cluster):
+    requests = []
+    for i in range(REMEMBERED_OUTCOMES + 1):
+        requests.append(sent(driver, b"%d" % i))
+        driver.agree(requests[-1], replicas=(0, 1))
+    for request in (requests[0], requests[1]):
+        driver.deliver(3, cluster.reply(3, cluster.leaf(request, WRONG)))
+    (suspicion,) = driver.session.suspicions
+    assert suspicion.reply.leaf == cluster.leaf(requests[1], WRONG)
+
+
+@pytest.mark.rule("R25")
+def test_large_replies_are_not_kept_as_suspicions(driver, cluster):
+    large = (OperationResult(0, b"x" * MAX_REMEMBERED_BYTES),)
+    for accepted, said in [(large, WRONG), (None, large)]:
+        request = sent(driver)
+        driver.agree(request, accepted, replicas=(0, 1))
+        driver.deliver(3, cluster.reply(3, cluster.leaf(request, said)))
+    assert driver.session.suspicions == ()

@@ -96,30 +96,29 @@ def test_a_reply_is_sent_again_at_a_bounded_rate(cores: Cores) -> None:
     assert 1 <= len(answers) <= 100
 
 
-@pytest.mark.rule("R14")
-def test_a_request_is_relayed_again_before_the_primary_is_blamed_for_it() -> None:
-    """Its first relay finds the primary's quota for that client used up."""
-    cores = Cores()
-    flood = [cores.request(bundle=bundle) for bundle in range(1, SMALL.client_window + 1)]
-    flood += [
-        cores.request(session=s, bundle=b)
-        for s in range(2, 9)
-        for b in range(1, SMALL.client_window + 1)
-    ]
-    for request in flood:
-        cores.ask(PRIMARY, request)
+@pytest.mark.rule("R19")
+@pytest.mark.xfail(
+    strict=True,
+    reason="a request is relayed once; if the primary's quota was used up then, it is blamed",
+)
+def test_a_flood_of_one_client_does_not_make_a_backup_blame_the_primary(cores: Cores) -> None:
+    window = SMALL.client_window
+    for number in range(8 * window):
+        cores.ask(PRIMARY, cores.request(session=1 + number // window, bundle=1 + number % window))
     late = cores.request(session=9)
-    [relay] = cores.ask(BACKUP, late).sends
-    cores.outputs[BACKUP].clear()
+    cores.ask(BACKUP, late)
     refused = cores.step(PRIMARY, events.Received(late, BACKUP))
-    assert relay.packet == late.envelope
     assert reasons(refused) == ["request-over-quota"]
-    cores.run()
+    cores.outputs[BACKUP].clear()
     cores.step(PRIMARY, events.TurnEnded())
-    for _ in range(4):
-        for i in range(4):
-            cores.tick(i, TIMEOUT_MS // 4)
+    for _ in range(15):
         cores.run()
+        cores.pass_time(100)
+        for i in range(4):
+            cores.step(i, events.Tick())
+    cores.run()
+    assert cores.states == [cores.states[PRIMARY]] * 4
+    assert [core.views.active for core in cores.cores] == [True] * 4
     assert [core.views.view for core in cores.cores] == [0] * 4
 
 
