@@ -3,9 +3,9 @@
 from collections import OrderedDict
 
 from crypto.signing import Signer, Verifier
-from pbft.codec import SIGNING_DOMAIN, MalformedMessage, decode_body, signing_input
+from pbft.codec import SIGNING_DOMAIN, MalformedMessage, decode_body, encode, signing_input
 from pbft.config import ClusterConfig
-from pbft.messages import BatchReplies, Body, Envelope, encode
+from pbft.messages import BatchReplies, Body, Envelope
 
 HEADERS_PER_REPLICA = 128
 

@@ -12,17 +12,7 @@ from typing import Any
 import msgspec
 
 from crypto.digests import digest
-from pbft.messages import (
-    AnyBody,
-    AnyPacket,
-    Batch,
-    Body,
-    Envelope,
-    Packet,
-    ReplyLeaf,
-    StateSummary,
-    encode,
-)
+from pbft.messages import AnyBody, AnyPacket, Batch, Body, Envelope, Packet, ReplyLeaf, StateSummary
 
 SIGNING_DOMAIN = b"pbft/1 message"
 
@@ -33,6 +23,13 @@ class MalformedMessage(Exception):
 
 _bodies: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(AnyBody)
 _packets: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(AnyPacket)
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    """The canonical MessagePack encoding (fields in order, shortest integers, no maps)."""
+    return _encoder.encode(value)
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[Any], raw: bytes) -> Any:

@@ -9,7 +9,8 @@ from functools import cached_property
 from msgspec import Struct
 
 from crypto.digests import digest
-from pbft.messages import PublicKey, encode
+from pbft.codec import encode
+from pbft.messages import PublicKey
 
 
 class ConfigError(Exception):

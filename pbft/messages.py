@@ -11,7 +11,6 @@ microseconds; digests are SHA-256; client identities are Ed25519 public keys.
 
 from typing import Annotated, Generic, TypeVar
 
-import msgspec
 from msgspec import Meta, Struct
 
 MAX_REPLICAS = 128
@@ -395,11 +394,3 @@ class Verified(Struct, Generic[M], frozen=True):
 
     body: M
     envelope: Envelope
-
-
-def encode(value: Struct) -> bytes:
-    """The canonical MessagePack encoding (fields in order, shortest integers, no maps)."""
-    return _encoder.encode(value)
-
-
-_encoder = msgspec.msgpack.Encoder()

@@ -4,10 +4,10 @@ from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
-from pbft.codec import SIGNING_DOMAIN, signing_input
+from pbft.codec import SIGNING_DOMAIN, encode, signing_input
 from pbft.config import ClusterConfig
 from pbft.core.quorum import Quorum
-from pbft.messages import Body, Envelope, Verified, encode
+from pbft.messages import Body, Envelope, Verified
 
 B = TypeVar("B", bound=Body)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from pbft.codec import encode
 from pbft.core.context import Context, Instant, microseconds
 from pbft.core.log import Log
 from pbft.core.output import Outbox
@@ -20,7 +21,6 @@ from pbft.messages import (
     FetchBatches,
     Packet,
     Proof,
-    encode,
 )
 
 BODIES, BATCHES = "missing-bodies", "missing-batches"

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import Struct
 
+from pbft.codec import encode
 from pbft.core.batches import BatchContent, content_of
 from pbft.core.output import Evidence, Write
-from pbft.messages import Batch, CheckpointProof, Envelope, PreparedProof, Proof, encode
+from pbft.messages import Batch, CheckpointProof, Envelope, PreparedProof, Proof
 
 TABLES = ("meta", "view", "slots", "batches", "checkpoints", "evidence")
 MAX_EVIDENCE = 256

@@ -5,7 +5,7 @@ from random import Random
 from typing import ClassVar
 
 from crypto.merkle import MerkleTree
-from pbft.codec import batch_digest, decode_body, reply_leaf, request_digest
+from pbft.codec import batch_digest, decode_body, encode, reply_leaf, request_digest
 from pbft.core.context import Context
 from pbft.messages import (
     Batch,
@@ -21,7 +21,6 @@ from pbft.messages import (
     Reply,
     ReplyLeaf,
     Request,
-    encode,
 )
 from pbft.node.ports import Transport
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from pbft.messages import TREE_FANOUT, TreeNode, TreePath, encode
+from pbft.codec import encode
+from pbft.messages import TREE_FANOUT, TreeNode, TreePath
 from pbft.storage.database import CorruptRecord, Reader, Transaction
 from pbft.storage.tree_node import (
     EMPTY_DIGEST,

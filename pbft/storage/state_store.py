@@ -11,7 +11,8 @@ from types import TracebackType
 
 import msgspec
 
-from pbft.messages import StateSummary, TreeNode, TreePath, encode
+from pbft.codec import encode
+from pbft.messages import StateSummary, TreeNode, TreePath
 from pbft.storage.database import CorruptRecord, Database, Reader, Snapshot, reading, writing
 from pbft.storage.pinned_state import PinnedState
 from pbft.storage.state_map import Map, StateIncomplete

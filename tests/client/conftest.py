@@ -19,6 +19,7 @@ from pbft.codec import (
     SIGNING_DOMAIN,
     decode_body,
     decode_packet,
+    encode,
     encode_packet,
     reply_leaf,
     request_digest,
@@ -40,7 +41,6 @@ from pbft.messages import (
     Request,
     StatusQuery,
     StatusReport,
-    encode,
 )
 
 START = 1_700_000_000_000_000  # µs since 1970

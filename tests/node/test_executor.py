@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pbft.apps.state_machine import Context, StateMachine
-from pbft.codec import request_digest
+from pbft.codec import encode, request_digest
 from pbft.config import Parameters
 from pbft.core.session_facts import EvictedMark, SessionView
 from pbft.messages import (
@@ -21,7 +21,6 @@ from pbft.messages import (
     OperationResult,
     ReplyLeaf,
     Request,
-    encode,
 )
 from pbft.node.executor import Execution, Executor
 from pbft.storage.memory_database import MemoryDatabase
