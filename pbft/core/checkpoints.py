@@ -60,7 +60,8 @@ class Checkpoints:
         self._own[summary.seq] = digest
         if summary.seq == self.stable_seq and digest != self.stable_digest:
             return [StateDiverged(self.certified_stable())]
-        self._gate.checkpoint(summary.seq, digest)
+        if summary.seq > self.stable_seq:  # older votes are forgotten: none is cast again (R46)
+            self._gate.checkpoint(summary.seq, digest)
         return []
 
     def on_vote(self, vote: Verified[Checkpoint]) -> list[Fact]:

@@ -78,6 +78,7 @@ class Consequences(Parts):
             if slot.content:
                 self.pool.proposed(slot.content.requests)
         self.suspicion.entered(fact.view, self.views.failures, len(self.pool) > 0, now)
+        self._relay()
         self._facts(facts, now)
         for vote in self.future.take(fact.view):
             self._count(vote, now)

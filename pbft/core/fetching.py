@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from pbft.codec import encode
+from pbft.core.budget import Budgets
 from pbft.core.context import Context, Instant, microseconds
 from pbft.core.log import Log
 from pbft.core.output import Outbox
@@ -39,25 +40,6 @@ class Wanted(Struct):
     asked: int = 0
 
 
-class Budget:
-    """A token bucket of bytes for one peer's repair traffic."""
-
-    def __init__(self) -> None:
-        self._left = REPAIR_BURST_BYTES
-        self._since: int | None = None
-
-    def spend(self, size: int, now: int) -> bool:
-        """Whether `size` more bytes may go to this peer at `now` (µs)."""
-        if self._since is not None:
-            earned = (now - self._since) * REPAIR_BYTES_PER_SECOND // 1_000_000
-            self._left = min(REPAIR_BURST_BYTES, self._left + earned)
-        self._since = now
-        if self._left <= 0:
-            return False
-        self._left -= size
-        return True
-
-
 class Fetching:
     """Asks for what is missing and answers those who ask."""
 
@@ -70,7 +52,7 @@ class Fetching:
         self._wanted: dict[int, Wanted] = {}
         self._turn = 0
         self._last_asked = 0
-        self._budgets: dict[int, Budget] = {}
+        self._budgets = Budgets[int](REPAIR_BYTES_PER_SECOND, REPAIR_BURST_BYTES)
 
     # -- bodies
 
@@ -150,14 +132,11 @@ class Fetching:
 
     def may_serve(self, replica: int, paths: int, now: Instant) -> bool:
         """Whether the budget of `replica` allows to serve nodes of the state."""
-        return self._budget(replica).spend(paths * FETCH_OVERHEAD_BYTES, now.mono)
+        return self._budgets.spend(replica, paths * FETCH_OVERHEAD_BYTES, now.mono)
 
     def _answer(self, replica: int, packet: Packet, now: Instant) -> bool:
-        if not self._budget(replica).spend(len(encode(packet)), now.mono):
+        if not self._budgets.spend(replica, len(encode(packet)), now.mono):
             self._outbox.reject("repair-budget", replica)
             return False
         self._outbox.send(replica, packet)
         return True
-
-    def _budget(self, replica: int) -> Budget:
-        return self._budgets.setdefault(replica, Budget())

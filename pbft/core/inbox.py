@@ -41,7 +41,7 @@ class Inbox(Consequences):
         from_client = not isinstance(peer, int)
         if standing in (Standing.EXECUTED, Standing.EXPIRED):
             if from_client:
-                self._outbox.answers.append(ResendReply(request, digest))
+                self._resend(request, digest, now)
             return
         if standing is not Standing.NEW:
             self._outbox.reject(f"request-{standing.value}", request.client)
@@ -53,6 +53,13 @@ class Inbox(Consequences):
         if not self.ordering.leading and (added or from_client):
             self._outbox.send(self.ordering.primary, message.envelope)
         self.suspicion.request_waits(now)
+
+    def _resend(self, request: Request, digest: bytes, now: Instant) -> None:
+        """Answer again, which costs a signature, as often as a client may ask (R14)."""
+        if self.resends.spend(request.client, 1, now.mono):
+            self._outbox.answers.append(ResendReply(request, digest))
+        else:
+            self._outbox.reject("resend-over-quota", request.client)
 
     def _vote(self, message: Verified[Prepare] | Verified[Commit], now: Instant) -> None:
         if self._is_future(message.body.view):

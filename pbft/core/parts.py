@@ -15,7 +15,9 @@ from pbft.core import (
     suspicion,
     view_change,
 )
+from pbft.core.budget import Budgets
 from pbft.core.context import Context, Instant
+from pbft.core.evidence import EvidenceLocker
 from pbft.core.execution import ExecutionQueue
 from pbft.core.future import FutureVotes
 from pbft.core.log import Log
@@ -26,6 +28,9 @@ from pbft.core.session_facts import EvictedMark, SessionView
 from pbft.core.timers import Timers
 from pbft.core.voting import VotingGate
 from pbft.messages import Body, Checkpoint, Verified, ViewChange
+
+RESENDS_PER_SECOND, RESENDS_BURST = 256, 64
+"""How often one client may have replies signed again."""
 
 UNCONFIRMED, DIVERGED = "unconfirmed", "diverged"
 """Why the voting gate may be shut: see `incarnation` (R41) and `checkpoints` (R22)."""
@@ -60,12 +65,14 @@ class Parts:
         self.transfer = state_transfer.StateTransfer(context, timers, outbox)
         self.incarnations = incarnation.Incarnations(context, timers, outbox)
         self.pool = RequestPool(context)
+        self.resends = Budgets[bytes](RESENDS_PER_SECOND, RESENDS_BURST)
         self.queue = ExecutionQueue(context, log, outbox)
         self.future = FutureVotes()
         self._next_deadline = foundation.next_deadline
         self._stuck = 0
         self._executed_before = -1
-        self._evidence = foundation.restored.evidence
+        self.evidence = EvidenceLocker(outbox)
+        self.evidence.restore(foundation.restored.evidence)
         self._time = 0
         self._restore(foundation, now)
 
@@ -115,6 +122,12 @@ class Parts:
         ]
         if ahead:
             self.fetching.catch_up(self.queue.executed, ahead)
+
+    def _relay(self) -> None:
+        """Tell the primary of what still waits: it may be new, or had no room before (R14, R19)."""
+        if self.ordering.active and not self.ordering.leading:
+            for envelope in self.pool.to_relay():
+                self._outbox.send(self.ordering.primary, envelope)
 
 
 def _own(envelope: Any, kind: type[Body]) -> Any:

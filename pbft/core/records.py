@@ -15,7 +15,6 @@ from pbft.core.output import Evidence, Write
 from pbft.messages import Batch, CheckpointProof, Envelope, PreparedProof, Proof
 
 TABLES = ("meta", "view", "slots", "batches", "checkpoints", "evidence")
-MAX_EVIDENCE = 256
 
 
 class ViewRecord(Struct, frozen=True, array_like=True):
@@ -70,7 +69,7 @@ class Restored(Struct):
     checkpoints: dict[int, Envelope] = {}
     stable: Proof = ()
     incarnations: dict[int, KnownStart] = {}
-    evidence: int = 0
+    evidence: list[EvidenceRecord] = []
 
 
 def seq_key(seq: int) -> bytes:
@@ -113,13 +112,14 @@ def stable_write(proof: Proof) -> Write:
 
 
 def evidence_write(number: int, evidence: Evidence) -> Write:
+    """The `number`-th contradiction of one culprit."""
     record = EvidenceRecord(evidence.kind, evidence.culprit, evidence.first, evidence.second)
-    return Write("evidence", seq_key(number), encode(record))
+    return Write("evidence", seq_key(evidence.culprit) + seq_key(number), encode(record))
 
 
 def restore(records: Iterable[tuple[str, bytes, bytes]]) -> Restored:
     """Read back (table, key, value) triples. Raises msgspec.DecodeError, MalformedMessage."""
-    restored = Restored(slots={}, batches={}, checkpoints={}, incarnations={})
+    restored = Restored(slots={}, batches={}, checkpoints={}, incarnations={}, evidence=[])
     for table, key, value in records:
         _READERS[table](restored, key, value)
     return restored
@@ -149,8 +149,8 @@ def _checkpoint(restored: Restored, key: bytes, value: bytes) -> None:
         restored.checkpoints[seq] = msgspec.msgpack.decode(value, type=Envelope)
 
 
-def _evidence(restored: Restored, _key: bytes, _value: bytes) -> None:
-    restored.evidence += 1
+def _evidence(restored: Restored, _key: bytes, value: bytes) -> None:
+    restored.evidence.append(msgspec.msgpack.decode(value, type=EvidenceRecord))
 
 
 def _meta(_restored: Restored, _key: bytes, _value: bytes) -> None:

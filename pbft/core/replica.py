@@ -25,7 +25,6 @@ from pbft.core.context import Instant
 from pbft.core.inbox import Inbox
 from pbft.core.output import Output
 from pbft.core.parts import DIVERGED, Foundation
-from pbft.core.records import MAX_EVIDENCE, evidence_write
 from pbft.core.requests import Waiting
 from pbft.messages import Batch, Request
 
@@ -38,10 +37,8 @@ class Replica(Inbox):
     def step(self, event: events.Event, now: Instant) -> Output:
         """Take one event; say what is to be done."""
         self._handlers[type(event)](self, event, now)
-        for evidence in self._outbox.evidence:
-            if self._evidence < MAX_EVIDENCE:
-                self._outbox.persist.append(evidence_write(self._evidence, evidence))
-                self._evidence += 1
+        if self._outbox.evidence:
+            self.evidence.keep()
         return self._outbox.take(self._timers.next)
 
     def _started(self, event: events.Started, now: Instant) -> None:
@@ -190,6 +187,7 @@ class Replica(Inbox):
         self._next_deadline = event.next_deadline
         self.pool.sessions.reset(event.sessions)
         self.pool.drop_settled()
+        self.suspicion.executed(len(self.pool) > 0, now)
         self.checkpoints.repaired(seq, checkpoint_digest(event.summary))
         self.gate.release(DIVERGED)
         self.queue.hand_out(self.views.view)
@@ -205,6 +203,7 @@ class Replica(Inbox):
 
     def _beat(self, now: Instant) -> None:
         self.retransmission.heartbeat(self._position(), now)
+        self._relay()
 
     def _look_behind(self, now: Instant) -> None:
         """Nothing executed for a while: fetch batches, and if that fails, a whole state (R23)."""

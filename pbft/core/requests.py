@@ -8,6 +8,7 @@ Service is round-robin among clients, and the number of waiting requests is boun
 
 from collections.abc import Iterable, Iterator
 from enum import Enum
+from itertools import islice, zip_longest
 
 from msgspec import Struct
 
@@ -17,6 +18,7 @@ from pbft.messages import Envelope, Request, Verified
 
 Key = tuple[bytes, int, int]
 ENVELOPE_OVERHEAD_BYTES = 80
+RELAY_REQUESTS, RELAY_BYTES = 32, 256 * 1024
 
 
 class Standing(Enum):
@@ -164,25 +166,35 @@ class RequestPool:
         """The requests of the next batch: one per client in turn until the batch is full."""
         chosen: list[Waiting] = []
         room = self._parameters.max_batch_bytes
-        queues = [self._unproposed(client) for client in list(self._queues)]
+        for waiting in self._in_turn():
+            room -= len(waiting.envelope.body) + ENVELOPE_OVERHEAD_BYTES
+            if (room < 0 and chosen) or len(chosen) >= self._parameters.max_batch_requests:
+                break
+            waiting.proposed = True
+            chosen.append(waiting)
         self._rotate()
-        while queues:
-            for queue in list(queues):
-                waiting = next(queue, None)
-                if waiting is None:
-                    queues.remove(queue)
-                    continue
-                room -= len(waiting.envelope.body) + ENVELOPE_OVERHEAD_BYTES
-                if (room < 0 and chosen) or len(chosen) >= self._parameters.max_batch_requests:
-                    return chosen
-                waiting.proposed = True
-                chosen.append(waiting)
         return chosen
 
+    def to_relay(self) -> list[Envelope]:
+        """Requests that no batch holds yet, as many as a heartbeat may repeat to the primary."""
+        chosen: list[Envelope] = []
+        room = RELAY_BYTES
+        for waiting in islice(self._in_turn(), RELAY_REQUESTS):
+            room -= len(waiting.envelope.body)
+            if room < 0 and chosen:
+                break
+            chosen.append(waiting.envelope)
+        return chosen
+
+    def _in_turn(self) -> Iterator[Waiting]:
+        """What no batch holds yet: each client's oldest, then each one's second, and so on."""
+        queues = [self._unproposed(client) for client in self._queues]
+        for row in zip_longest(*queues):
+            yield from (waiting for waiting in row if waiting is not None)
+
     def _unproposed(self, client: bytes) -> Iterator[Waiting]:
-        return iter(
-            [w for w in map(self._waiting.__getitem__, self._queues[client]) if not w.proposed]
-        )
+        waiting = map(self._waiting.__getitem__, self._queues[client])
+        return (one for one in waiting if not one.proposed)
 
     def _rotate(self) -> None:
         if first := next(iter(self._queues), None):

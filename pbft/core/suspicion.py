@@ -60,10 +60,6 @@ class Suspicion:
         if waiting:
             self.request_waits(now)
 
-    def nothing_waits(self) -> None:
-        """Every request that was waiting is settled."""
-        self._timers.stop(REQUEST)
-
     # -- the primary is not heard
 
     def heard(self, replica: int, now: Instant) -> None:

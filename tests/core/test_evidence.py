@@ -6,8 +6,9 @@ from cores import Cores, reasons, summary_of, votes_in
 
 from pbft.codec import checkpoint_digest
 from pbft.core import events
+from pbft.core.evidence import MAX_EVIDENCE_PER_REPLICA
 from pbft.core.output import Output
-from pbft.core.records import MAX_EVIDENCE, EvidenceRecord
+from pbft.core.records import EvidenceRecord
 from pbft.messages import Body, Checkpoint, Commit, Prepare, StateSummary, ViewChange
 
 BACKUP = 1
@@ -122,10 +123,6 @@ def test_a_second_checkpoint_is_not_signed_after_a_restart_either(cores: Cores) 
 
 
 @pytest.mark.rule("R46")
-@pytest.mark.xfail(
-    strict=True,
-    reason="Checkpoints.own_state signs below the stable checkpoint, whose old votes are forgotten",
-)
 def test_a_checkpoint_below_the_stable_one_is_not_signed_a_second_time(cores: Cores) -> None:
     """A replica with a wrong state votes for 4, learns of 8, is repaired, and passes 4 again."""
     core = cores.cores[BACKUP]
@@ -147,9 +144,9 @@ def vote_on(cores: Cores, summary: StateSummary) -> Output:
 
 @pytest.mark.rule("R46")
 def test_evidence_stays_within_its_room_and_outlives_a_restart(cores: Cores) -> None:
-    for i in range(MAX_EVIDENCE + 10):
+    for i in range(MAX_EVIDENCE_PER_REPLICA + 10):
         cores.receive(BACKUP, Prepare(2, 0, 1, i.to_bytes(32, "big")))
-    assert len(kept(cores, BACKUP)) <= MAX_EVIDENCE
+    assert len(kept(cores, BACKUP)) <= MAX_EVIDENCE_PER_REPLICA
     before = kept(cores, BACKUP)
     cores.restart(BACKUP)
     cores.receive(BACKUP, Prepare(3, 0, 2, b"a" * 32))
@@ -158,11 +155,8 @@ def test_evidence_stays_within_its_room_and_outlives_a_restart(cores: Cores) -> 
 
 
 @pytest.mark.rule("R46")
-@pytest.mark.xfail(
-    strict=True, reason="the room for evidence is shared: one culprit uses all of it up"
-)
 def test_one_culprit_does_not_use_up_the_room_for_evidence_against_others(cores: Cores) -> None:
-    for i in range(MAX_EVIDENCE + 10):
+    for i in range(MAX_EVIDENCE_PER_REPLICA + 10):
         cores.receive(BACKUP, Prepare(2, 0, 1, i.to_bytes(32, "big")))
     cores.step(BACKUP, cores.proposal(cores.content(cores.request(bundle=1)), 1))
     cores.step(BACKUP, cores.proposal(cores.content(cores.request(bundle=2)), 1))
@@ -170,7 +164,6 @@ def test_one_culprit_does_not_use_up_the_room_for_evidence_against_others(cores:
 
 
 @pytest.mark.rule("R46")
-@pytest.mark.xfail(strict=True, reason="the same pair is written to the disk at every repetition")
 def test_the_same_contradiction_is_kept_once(cores: Cores) -> None:
     cores.receive(BACKUP, Prepare(2, 0, 1, b"a" * 32))
     for _ in range(3):

@@ -86,9 +86,6 @@ def test_a_copy_that_a_replica_relays_is_not_answered(cores: Cores) -> None:
 
 
 @pytest.mark.rule("R14")
-@pytest.mark.xfail(
-    strict=True, reason="every copy of an executed request is answered with a fresh signature"
-)
 def test_a_reply_is_sent_again_at_a_bounded_rate(cores: Cores) -> None:
     request = cores.request()
     execute(cores, BACKUP, 1, request)
@@ -97,10 +94,6 @@ def test_a_reply_is_sent_again_at_a_bounded_rate(cores: Cores) -> None:
 
 
 @pytest.mark.rule("R19")
-@pytest.mark.xfail(
-    strict=True,
-    reason="a request is relayed once; if the primary's quota was used up then, it is blamed",
-)
 def test_a_flood_of_one_client_does_not_make_a_backup_blame_the_primary(cores: Cores) -> None:
     for i in range(4):
         cores.step(i, events.Started(i))
@@ -202,9 +195,6 @@ def test_what_a_transferred_state_has_settled_waits_no_more(cores: Cores) -> Non
 
 
 @pytest.mark.rule("R26")
-@pytest.mark.xfail(
-    strict=True, reason="the request timer runs on after a state transfer has settled everything"
-)
 def test_nobody_is_suspected_when_a_transferred_state_has_settled_everything(
     cores: Cores,
 ) -> None:
