@@ -50,6 +50,7 @@ class Client:
         self._futures: dict[Ticket, asyncio.Future[bytes]] = {}
         self._links: Links | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0  # µs, while there is a timer
         self._flush_soon: asyncio.Handle | None = None
         self._epoch = 0  # µs since 1970 when the event loop's clock was 0
 
@@ -177,7 +178,8 @@ class Client:
 
     def _on_packet(self, replica: int, packet: bytes) -> None:
         self._session.receive(replica, packet)
-        self._schedule()
+        if self._session.pending:  # not after a reply that only confirms
+            self._schedule()
 
     def _schedule(self) -> None:
         """Flush once all that happens in this iteration of the event loop has happened."""
@@ -215,12 +217,18 @@ class Client:
         return error
 
     def _wake(self, at: int | None) -> None:
+        if self._timer is not None and at is not None and self._timer_at <= at:
+            return  # early is as good, and cheaper than another timer
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if at is not None:
             delay = max((at - self._now()) / 1e6, _TIMER_GRAIN)
-            self._timer = self._loop.call_later(delay, self._schedule)
+            self._timer, self._timer_at = self._loop.call_later(delay, self._on_timer), at
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._schedule()
 
 
 def _closed(ticket: Ticket) -> ClientError:

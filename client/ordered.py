@@ -43,6 +43,7 @@ class OrderedOperations:
         self._writes = WaitingOperations()
         self._reads = WaitingOperations()
         self._numbers: SessionNumbers | None = None
+        self._opening = b""  # the packet that opened this session
         self._in_flight: dict[int, _Bundle] = {}
         self._lowest_session = 0
 
@@ -65,10 +66,17 @@ class OrderedOperations:
         return self._reads if ticket.read_only else self._writes
 
     def connected(self, replica: int) -> None:
-        """A connection to `replica` is there: what it would have got before, it gets now."""
+        """A connection to `replica` is there: what it would have got before, it gets now.
+
+        The opening, executed or not, tells it over which connection this session is answered.
+        """
+        if self._numbers is None:
+            return
+        self._shared.output.send(replica, self._opening)
         if replica == self._shared.views.primary:
-            for bundle in self._in_flight.values():
-                self._shared.output.send(replica, bundle.packet)
+            for number, bundle in self._in_flight.items():
+                if number != OPENING:
+                    self._shared.output.send(replica, bundle.packet)
 
     def receive(self, replica: int, reply: Reply) -> str | None:
         """Take a reply that came from `replica`: why it was dropped, or None."""
@@ -136,6 +144,11 @@ class OrderedOperations:
                 bundle.retry.again(now)
 
     @property
+    def waiting(self) -> bool:
+        """Whether operations wait to be sent."""
+        return bool(self._writes or self._reads)
+
+    @property
     def next_due(self) -> int | None:
         """When something is to be sent again."""
         return soonest(*(bundle.retry.due for bundle in self._in_flight.values()))
@@ -154,22 +167,26 @@ class OrderedOperations:
     def _open(self, now: int) -> None:
         random = self._shared.random.getrandbits(RANDOM_BITS)
         self._numbers = SessionNumbers(session_number(now, random, self._lowest_session))
-        self._send(self._numbers, OPENING, (), False, now)
+        self._opening = self._seal(self._numbers, OPENING, (), False, now)
+        self._shared.send_to_all(self._opening)
 
     def _send_bundle(self, queue: WaitingOperations, now: int) -> None:
         assert self._numbers is not None
         most = self._shared.parameters.max_bundle_operations
         tickets = queue.take(most, self._shared.bundle_bytes)
-        self._send(self._numbers, self._numbers.take(), tickets, queue is self._reads, now)
+        number, read_only = self._numbers.take(), queue is self._reads
+        packet = self._seal(self._numbers, number, tickets, read_only, now)
+        self._shared.output.send(self._shared.views.primary, packet)
 
-    def _send(
+    def _seal(
         self,
         numbers: SessionNumbers,
         number: int,
         tickets: tuple[Ticket, ...],
         read_only: bool,
         now: int,
-    ) -> None:
+    ) -> bytes:
+        """The packet of a new bundle, which counts as in flight from now on."""
         shared = self._shared
         request = Request(
             client=shared.envelopes.client,
@@ -184,7 +201,7 @@ class OrderedOperations:
         collector = ReplyCollector(shared.envelopes, digest, len(tickets), shared.quorum.w)
         packet = encode_packet(envelope)
         self._in_flight[number] = _Bundle(tickets, packet, collector, Retry(now, shared.random))
-        shared.output.send(shared.views.primary, packet)
+        return packet
 
 
 def outcome(result: OperationResult) -> bytes | ClientError:

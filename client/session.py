@@ -148,6 +148,12 @@ class ClientSession:
 
     # --- what is to be done ---
 
+    @property
+    def pending(self) -> bool:
+        """Whether `poll` would find something to do now, and not only later."""
+        output = self._shared.output
+        return bool(output.sends or output.completions or self._ordered.waiting)
+
     def poll(self, now: int) -> Output:
         """Let time pass until `now`, and hand out all that there is to do."""
         for ticket in self._deadlines.expired(now):

@@ -10,7 +10,14 @@ import contextlib
 import socket
 from typing import Protocol, cast
 
-from network.framing import MAX_HEADER_BYTES, FrameDecoder, FramingError, frame_header
+from network.framing import (
+    FRAME_TIMEOUT,
+    FRAME_TRUNCATED,
+    MAX_HEADER_BYTES,
+    FrameDecoder,
+    FramingError,
+    frame_header,
+)
 from network.handshake import MAX_HANDSHAKE_BYTES, Handshake, HandshakeError
 from network.limits import Counters, Limits
 
@@ -20,8 +27,15 @@ OUTBOUND_FULL = "outbound-full"
 OUTBOUND_SIZE = "outbound-size"  # an empty payload, or one that no peer would accept
 DISCONNECTED = "disconnected"  # sent although there is no connection
 
-# A peer that loses power says nothing: the kernel notices after about 25 s.
-_KEEPALIVE_OPTIONS = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+# A peer that loses power says nothing: the kernel notices after about 25 s while nothing is sent,
+# and after 5 s without an acknowledgement (in ms) while something is; otherwise it would send again
+# at ever longer intervals, and a channel would stay deaf as long again as a partition has lasted.
+_KEEPALIVE_OPTIONS = (
+    ("TCP_KEEPIDLE", 10),
+    ("TCP_KEEPINTVL", 5),
+    ("TCP_KEEPCNT", 3),
+    ("TCP_USER_TIMEOUT", 5_000),
+)
 
 
 class ConnectionHandler(Protocol):
@@ -70,15 +84,23 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle
         self._pending: list[bytes] = []
         self._pending_bytes = 0
+        self.frames_in_turn = limits.frames_in_turn  # fewer where an identity has many connections
+        self._frames = 0  # received so far
         self._made = False
         self._open = False  # authenticated, and the handler knows
-        self._paused = False
+        self._queuing = False  # it has had its turn, and waits for the next
+        self._timed = False  # the timer watches over a frame that has begun
         self._reason: str | None = None  # why it is being closed, once it is
 
     @property
     def peer(self) -> bytes:
         """The public key (32 bytes) of the other end."""
         return self._handshake.peer
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether both ends have shown who they are."""
+        return self._open
 
     @property
     def closed(self) -> bool:
@@ -115,20 +137,8 @@ class Connection(asyncio.Protocol):
             return
         self._reason = reason
         self._counters[reason] += 1
-        self._transport.abort()
-
-    def pause(self) -> None:
-        """Call `on_frame` no more, and read no more from the network, until `resume`."""
-        if not self._paused and not self.closed:
-            self._paused = True
-            self._transport.pause_reading()
-
-    def resume(self) -> None:
-        """Undo `pause`; what has arrived meanwhile is delivered from the event loop."""
-        if self._paused and not self.closed:
-            self._paused = False
-            self._transport.resume_reading()
-            self._loop.call_soon(self._deliver)
+        if self._made:
+            self._transport.abort()
 
     # --- called by the event loop ------------------------------------------------------------
 
@@ -145,8 +155,11 @@ class Connection(asyncio.Protocol):
             self._queue(self._handshake.opening)
 
     def data_received(self, data: bytes) -> None:
+        if self.closed:
+            return
         self._decoder.feed(data)
-        self._deliver()
+        if not self._queuing:
+            self._deliver()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
@@ -154,6 +167,8 @@ class Connection(asyncio.Protocol):
             self._reason = "closed by the peer" if exc is None else "connection lost"
             if not self._open:
                 self._counters[UNAUTHENTICATED] += 1
+            elif self._decoder.unfinished:
+                self._counters[FRAME_TRUNCATED] += 1
         self._pending.clear()
         self._owner.lost(self)
         if self._open:
@@ -163,16 +178,53 @@ class Connection(asyncio.Protocol):
 
     def _deliver(self) -> None:
         try:
-            while not self._paused and not self.closed:
+            for _ in range(self.frames_in_turn):
                 frame = self._decoder.next_frame()
                 if frame is None:
+                    self._expect_the_rest()
                     return
+                self._frames += 1
                 if self._open:
                     self._handler.on_frame(self, frame)
                 else:
                     self._greet(frame)
+                if self.closed:
+                    return
         except (FramingError, HandshakeError) as error:
             self.refuse(error.reason)
+            return
+        if self._decoder.unfinished:
+            self._queue_up()
+
+    def _queue_up(self) -> None:
+        """What is left comes, and more is read, once everybody else was served (R43)."""
+        self._queuing = True
+        self._transport.pause_reading()
+        self._loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._queuing = False
+        if self.closed:
+            return
+        self._deliver()
+        if not self._queuing and not self.closed:
+            self._transport.resume_reading()
+
+    def _expect_the_rest(self) -> None:
+        """Start the clock on a frame that has begun; the handshake has a clock of its own."""
+        if self._open and not self._timed and self._decoder.unfinished:
+            self._timed = True
+            self._timer = self._loop.call_later(
+                self._limits.frame_seconds, self._look_at_the_clock, self._frames
+            )
+
+    def _look_at_the_clock(self, frames: int) -> None:
+        """Cheap where it counts: the timer runs on while frames come, and is compared here."""
+        self._timed = False
+        if frames == self._frames:
+            self.refuse(FRAME_TIMEOUT)
+        else:
+            self._expect_the_rest()
 
     def _greet(self, frame: bytes) -> None:
         answer = self._handshake.receive(frame)

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import random
-from ssl import SSLContext
 
 from crypto.signing import Ed25519Verifier, Signer
 from network.connection import DISCONNECTED, Connection, ConnectionHandler
@@ -36,8 +35,6 @@ class Dialler:
         handler: ConnectionHandler,
         limits: Limits,
         counters: Counters,
-        *,
-        ssl: SSLContext | None = None,
     ) -> None:
         """Starts dialling; needs a running event loop. `expected` is the other's public key."""
         self._address = (host, port)
@@ -48,7 +45,6 @@ class Dialler:
         self._handler = handler
         self._limits = limits
         self._counters = counters
-        self._ssl = ssl
         self._connection: Connection | None = None  # once it is authenticated
         self._attempt: tuple[Connection, asyncio.Future[None]] | None = None
         self._dialling = asyncio.create_task(self._dial_for_ever())
@@ -93,8 +89,8 @@ class Dialler:
         self._attempt = connection, ended
         try:
             async with asyncio.timeout(self._limits.handshake_seconds):
-                await loop.create_connection(lambda: connection, *self._address, ssl=self._ssl)
-        except OSError:  # time-outs and TLS failures included
+                await loop.create_connection(lambda: connection, *self._address)
+        except (OSError, UnicodeError):  # time-outs, and names that cannot be looked up
             self._counters[DIAL_FAILED] += 1
             return 0.0
         started = loop.time()

@@ -13,6 +13,8 @@ MAX_HEADER_BYTES = 5
 FRAME_TOO_LARGE = "frame-too-large"
 FRAME_EMPTY = "frame-empty"
 FRAME_MALFORMED = "frame-malformed"
+FRAME_TRUNCATED = "frame-truncated"  # the stream has ended inside a frame
+FRAME_TIMEOUT = "frame-timeout"  # begun, and not complete in time
 
 _BIN8, _BIN16, _BIN32 = 0xC4, 0xC5, 0xC6
 _HEADER_BYTES = {_BIN8: 2, _BIN16: 3, _BIN32: 5}
@@ -56,10 +58,17 @@ class FrameDecoder:
 
     def feed(self, data: bytes) -> None:
         """Add received bytes; ask `next_frame` for what they complete."""
+        if self._error is not None:
+            return
         if self._start:
             del self._buffer[: self._start]
             self._start = 0
         self._buffer += data
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether bytes wait that `next_frame` has not handed out."""
+        return len(self._buffer) > self._start
 
     def next_frame(self) -> bytes | None:
         """The payload of the next complete frame, or None. Raises FramingError, then for ever."""

@@ -14,7 +14,7 @@ has authenticated as an authorised key; so its WELCOME also says that the dialle
 This authenticates the start of a connection and no more: somebody who controls the network can
 still insert bytes later. Every later message is therefore signed in its own right, and a
 connection's peer only says whose quotas its bytes are charged to. Where the network is not trusted
-that far, run it inside TLS 1.3.
+that far, run it inside a VPN.
 """
 
 from collections.abc import Callable

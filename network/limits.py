@@ -14,10 +14,12 @@ class Limits:
     max_frame_bytes: int = 16 * 1024 * 1024  # a payload of an authenticated peer
     outbound_bytes: int = 64 * 1024 * 1024  # sent but not yet taken by the network, per connection
     handshake_seconds: float = 5.0  # from accepted, or dialled, to authenticated
+    frame_seconds: float = 30.0  # from a frame's first byte to its last; at most twice that
     close_seconds: float = 1.0  # for the last bytes to leave when a connection is closed
     max_unauthenticated: int = 256  # connections that have not authenticated yet
     max_unauthenticated_per_address: int = 64
     max_connections_per_identity: int = 16
+    frames_in_turn: int = 64  # of one identity, before everybody else is served
 
     def __post_init__(self) -> None:
         if self.outbound_bytes <= self.max_frame_bytes:

@@ -4,17 +4,15 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
-from ssl import SSLContext
 
 from crypto.signing import Ed25519Verifier, Signer
-from network.admission import Admission
+from network.admission import TOO_MANY_UNAUTHENTICATED, Admission
 from network.connection import Connection, ConnectionHandler
 from network.handshake import NONCE_BYTES, ListenerHandshake
 from network.limits import Counters, Limits
 
 TOO_MANY_OF_IDENTITY = "too-many-of-identity"
 ACCEPT_FAILED = "accept-failed"
-TLS_FAILED = "tls-failed"
 
 _BACKLOG = 128
 _ACCEPT_RETRY_SECONDS = 0.1
@@ -29,8 +27,6 @@ async def listen(
     handler: ConnectionHandler,
     limits: Limits,
     counters: Counters,
-    *,
-    ssl: SSLContext | None = None,
 ) -> "Listener":
     """Listen on `host` and `port` (0: any free one) for holders of keys that `authorize` accepts.
 
@@ -45,7 +41,7 @@ async def listen(
         nonce = os.urandom(NONCE_BYTES)
         return ListenerHandshake(identity, verifier, cluster_id, authorize, nonce)
 
-    return Listener(server, handshake, handler, limits, counters, ssl)
+    return Listener(server, handshake, handler, limits, counters)
 
 
 class Listener:
@@ -58,7 +54,6 @@ class Listener:
         handler: ConnectionHandler,
         limits: Limits,
         counters: Counters,
-        ssl: SSLContext | None,
     ) -> None:
         self.port: int = server.getsockname()[1]
         self._server = server
@@ -66,7 +61,6 @@ class Listener:
         self._handler = handler
         self._limits = limits
         self._counters = counters
-        self._ssl = ssl
         self._admission = Admission(limits)
         self._waiting: dict[Connection, str] = {}  # unauthenticated, with their addresses
         self._by_identity: dict[bytes, dict[Connection, None]] = {}  # oldest first
@@ -96,16 +90,27 @@ class Listener:
             del siblings[oldest]
             oldest.refuse(TOO_MANY_OF_IDENTITY)
         siblings[connection] = None
+        self._share_out(siblings)
 
     def lost(self, connection: Connection) -> None:
         address = self._waiting.pop(connection, None)
         if address is not None:
             self._admission.release(address)
-            return
-        siblings = self._by_identity.get(connection.peer, {})
+        elif connection.authenticated:
+            self._lost_one_of(connection.peer, connection)
+
+    def _lost_one_of(self, identity: bytes, connection: Connection) -> None:
+        siblings = self._by_identity.get(identity, {})
         siblings.pop(connection, None)
-        if not siblings:
-            self._by_identity.pop(connection.peer, None)
+        if siblings:
+            self._share_out(siblings)
+        else:
+            self._by_identity.pop(identity, None)
+
+    def _share_out(self, siblings: dict[Connection, None]) -> None:
+        """However many connections an identity has, it is served like any other (R43)."""
+        for connection in siblings:
+            connection.frames_in_turn = max(1, self._limits.frames_in_turn // len(siblings))
 
     def _connections(self) -> list[Connection]:
         known = [each for siblings in self._by_identity.values() for each in siblings]
@@ -127,6 +132,8 @@ class Listener:
             return
         address: str = remote[0]
         refusal = self._admission.admit(address)
+        if refusal is not None and self._make_room(refusal, address):
+            refusal = self._admission.admit(address)
         if refusal is not None:
             self._counters[refusal] += 1
             sock.close()
@@ -135,17 +142,23 @@ class Listener:
         self._starting[task] = None
         task.add_done_callback(self._starting.pop)
 
+    def _make_room(self, refusal: str, address: str) -> bool:
+        """Whoever waits longest goes: to authenticate takes no longer than two round trips."""
+        for connection, place in self._waiting.items():
+            if refusal == TOO_MANY_UNAUTHENTICATED or place == address:
+                self._admission.release(self._waiting.pop(connection))
+                connection.refuse(refusal)
+                return True
+        return False
+
     async def _start(self, sock: socket.socket, address: str) -> None:
         loop = asyncio.get_running_loop()
         connection = Connection(
             self._handshake(), self._handler, self, self._limits, self._counters
         )
         self._waiting[connection] = address
-        timeout = self._limits.handshake_seconds if self._ssl else None
         try:
-            await loop.connect_accepted_socket(
-                lambda: connection, sock, ssl=self._ssl, ssl_handshake_timeout=timeout
-            )
-        except OSError:  # TLS failures and time-outs included
-            self._counters[TLS_FAILED] += 1
+            await loop.connect_accepted_socket(lambda: connection, sock)
+        except OSError:  # the other end has gone already
+            self._counters[ACCEPT_FAILED] += 1
             self.lost(connection)

@@ -1,8 +1,7 @@
 """Authenticated connections over TCP, with synchronous callbacks: the public face of this package.
 
 A server calls `listen`, whoever wants to stay connected to one makes a `Dialler`; both tell a
-`ConnectionHandler` about connections whose other end has proved which public key it holds. With an
-`ssl` context (TLS 1.3 is the caller's to configure) the same bytes run inside TLS.
+`ConnectionHandler` about connections whose other end has proved which public key it holds.
 """
 
 from network.connection import Connection, ConnectionHandler

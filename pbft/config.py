@@ -44,6 +44,8 @@ class Parameters(Struct, frozen=True, array_like=True):
     max_operation_bytes: int = 1536 * 1024
     max_result_bytes: int = 2 * 1024 * 1024  # of one operation; a larger result is refused
     max_bundle_operations: int = 256
+    max_bundle_reads: int = 50_000  # entries that one bundle may read, a KiB of a value counts too
+    max_kept_result_bytes: int = 16 * 1024 * 1024  # of one client's unacknowledged results (R17)
     client_window: int = 32  # bundles of one session in flight or not yet acknowledged (R16)
     sessions_per_client: int = 64  # the least recently used one is evicted (R45)
     request_timeout_ms: int = 1000  # nothing executes although a request waits (R19, R26)

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from msgspec.structs import asdict
 
 from crypto.signing import check_public_key
+from network.limits import Limits
 from pbft.config import ClusterConfig, ConfigError, Parameters
+from pbft.core.quorum import Quorum
 from pbft.messages import (
     MAX_BATCH_REQUESTS,
     MAX_BUNDLE_OPERATIONS,
@@ -15,9 +17,12 @@ from pbft.messages import (
 )
 
 MIN_REPLICAS = 4
+MAX_FRAME_BYTES = Limits().max_frame_bytes
+LARGEST_PAYLOAD = MAX_FRAME_BYTES // 2  # in a frame with much beside it
+VOTE_BYTES = 128  # of a signed vote inside a certificate
 TOO_FEW = "PBFT needs at least 4 replicas to tolerate 1 fault (n >= 3f+1)"
 
-_HOST = re.compile(r"[A-Za-z0-9._:-]{1,253}")
+_HOST = re.compile(r"[A-Za-z0-9:][A-Za-z0-9._:-]{0,252}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 _MOST = 2**31 - 1
@@ -35,6 +40,7 @@ def check(config: ClusterConfig) -> None:
     _check_clients(config)
     _check_keys(config)
     check_parameters(config.parameters)
+    _check_new_view_fits(len(config.replicas), config.parameters.window)
 
 
 def check_replica_count(n: int) -> None:
@@ -57,8 +63,24 @@ def check_parameters(parameters: Parameters) -> None:
     _not_above(values, "pipeline_depth", "window")
     _not_above(values, "max_operation_bytes", "max_batch_bytes")
     _not_above(values, "view_timeout_ms", "view_timeout_cap_ms")
+    for name in ("max_batch_bytes", "max_result_bytes"):
+        if values[name] > LARGEST_PAYLOAD:
+            raise ConfigError(
+                f"parameter {name} must be at most {LARGEST_PAYLOAD}, so that it fits into a frame"
+            )
     if parameters.heartbeat_timeout_ms <= parameters.heartbeat_interval_ms:
         raise ConfigError("parameter heartbeat_timeout_ms must be above heartbeat_interval_ms")
+
+
+def _check_new_view_fits(n: int, window: int) -> None:
+    """A NEW-VIEW may carry a prepared certificate for all of the window, q times (O4.4)."""
+    q = Quorum(n).q
+    most = MAX_FRAME_BYTES // (q * q * VOTE_BYTES)
+    if window > most:
+        raise ConfigError(
+            f"parameter window must be at most {most} with {n} replicas, so that a NEW-VIEW "
+            f"fits into a frame (and checkpoint_interval at most {most // 2})"
+        )
 
 
 def _not_above(values: dict[str, int], lower: str, upper: str) -> None:
@@ -73,7 +95,7 @@ def _check_replicas(config: ClusterConfig) -> None:
                 f"replica ids must be 0 to {len(config.replicas) - 1}, each once and in order, "
                 f"but number {index} in the list has id {replica.id}"
             )
-        if not _HOST.fullmatch(replica.host):
+        if not _HOST.fullmatch(replica.host) or ".." in replica.host:
             raise ConfigError(f"replica {index} has an invalid host name or address")
         if not 1 <= replica.port <= 65535:
             raise ConfigError(f"replica {index} has port {replica.port}, not one of 1 to 65535")

@@ -34,6 +34,8 @@ PARAMETER_NOTES = {
     "max_operation_bytes": "bytes of one operation",
     "max_result_bytes": "bytes of one operation's result; a larger result is refused",
     "max_bundle_operations": "operations in one bundle",
+    "max_bundle_reads": "entries that one bundle may read; a KiB of a value counts as one more",
+    "max_kept_result_bytes": "bytes of results kept for one client until it acknowledges them",
     "client_window": "bundles of one session in flight or not yet acknowledged",
     "sessions_per_client": "sessions; the least recently used one is evicted",
     "request_timeout_ms": "milliseconds that a request waits while nothing executes",
@@ -122,7 +124,8 @@ def _parse(tables: dict[str, Any]) -> ClusterConfig:
     try:
         file = msgspec.convert(tables, _File)
     except msgspec.ValidationError as error:
-        raise ConfigError(_one_line(error).replace("Object", "the file", 1)) from None
+        reason = _one_line(error).replace("Object missing", "the file is missing", 1)
+        raise ConfigError(reason.replace("Object", "the file", 1)) from None
     config = ClusterConfig(
         replicas=tuple(
             ReplicaInfo(r.id, r.host, r.port, _key(r.public_key, f"replica {r.id}"))
@@ -143,7 +146,8 @@ def _check_stated(stated: _Cluster, config: ClusterConfig) -> None:
     if stated.id != config.cluster_id.hex():
         raise ConfigError(
             f"cluster.toml was edited: its id is {stated.id[:64]!r} "
-            f"but its contents give {config.cluster_id.hex()!r}"
+            f"but its contents give {config.cluster_id.hex()!r}; "
+            "put the original back, or make a new cluster with `pbft keygen`"
         )
     if stated.f != (f := Quorum(len(config.replicas)).f):
         raise ConfigError(f"it says f = {stated.f}, but its replicas tolerate f = {f}")

@@ -7,6 +7,7 @@ from crypto.signing import Ed25519Signer
 from pbft.config import ClusterConfig, ConfigError
 
 CLUSTER_FILE = "cluster.toml"
+SHOWN_CLIENTS = 4
 
 
 def replica_key_file(keys_dir: str | Path, replica: int) -> Path:
@@ -34,7 +35,11 @@ def load_client_signer(config: ClusterConfig, keys_dir: str | Path, name: str) -
     for client in config.clients:
         if client.name == name:
             return _matching(client_key_file(keys_dir, name), client.public_key, name)
-    raise ConfigError(f"there is no client {name!r} in cluster.toml")
+    known = ", ".join(client.name for client in config.clients[:SHOWN_CLIENTS])
+    more = ", ..." if len(config.clients) > SHOWN_CLIENTS else ""
+    raise ConfigError(
+        f"there is no client {name!r} in cluster.toml, which has {known or 'none'}{more}"
+    )
 
 
 def _matching(path: Path, public_key: bytes, owner: str) -> Ed25519Signer:
@@ -42,6 +47,6 @@ def _matching(path: Path, public_key: bytes, owner: str) -> Ed25519Signer:
     if signer.public_key != public_key:
         raise ConfigError(
             f"{path} is not the key that cluster.toml has for {owner}: "
-            "the two files come from different clusters"
+            "use the two files that `pbft keygen` made together"
         )
     return signer

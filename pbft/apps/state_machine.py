@@ -11,6 +11,7 @@ from typing import Protocol
 from msgspec import Struct
 
 MAX_KEY_BYTES = 480
+MAX_VALUE_BYTES = 8 * 1024 * 1024
 
 
 class Refused(Exception):
@@ -19,7 +20,7 @@ class Refused(Exception):
 
 
 class ReadableState(Protocol):
-    """An ordered map from byte keys (1..480 bytes) to byte values."""
+    """An ordered map from byte keys (1..480 bytes) to byte values (at most 8 MiB)."""
 
     def get(self, key: bytes) -> bytes | None:
         """The value under `key`, or None."""
@@ -36,7 +37,7 @@ class State(ReadableState, Protocol):
     """The map while an operation is applied. Writes of a refused operation are undone."""
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Raises Refused for a key that is empty or too long."""
+        """Raises Refused for a key that is empty or too long, or a value that is too large."""
         ...
 
     def delete(self, key: bytes) -> None:

@@ -7,16 +7,11 @@ from typing import Any
 import click
 
 from client.client import Client
+from pbft.cli import options
 from pbft.config_file import load_cluster
 from pbft.config_keys import CLUSTER_FILE, load_client_signer
 
-keys_option: Callable[[Any], Any] = click.option(
-    "--keys",
-    default="keys",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="The folder with cluster.toml and the client's key.",
-)
+keys_option = options.keys_option
 client_option: Callable[[Any], Any] = click.option(
     "--client",
     "client_name",
@@ -28,13 +23,7 @@ client_option: Callable[[Any], Any] = click.option(
 
 def timeout_option(default: float) -> Callable[[Any], Any]:
     """--timeout, in seconds."""
-    return click.option(
-        "--timeout",
-        default=default,
-        show_default=True,
-        type=click.FloatRange(0, 86_400, min_open=True),
-        help="Seconds to wait for an answer.",
-    )
+    return options.seconds_option("--timeout", "Seconds to wait for an answer.", default)
 
 
 def connect(keys: Path, client_name: str, deadline: float) -> Client:

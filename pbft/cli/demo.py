@@ -32,8 +32,20 @@ PORTS = range(20_000, 30_000, 10)
 
 
 @click.command(name="demo")
-@click.option("--clients", type=click.IntRange(min=1, max=32), default=8, show_default=True)
-@click.option("--operations", type=click.IntRange(min=400), default=6000, show_default=True)
+@click.option(
+    "--clients",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1, 32),
+    help="How many clients work at once.",
+)
+@click.option(
+    "--operations",
+    default=6000,
+    show_default=True,
+    type=click.IntRange(400),
+    help="How many operations all of them do.",
+)
 def demo(clients: int, operations: int) -> None:
     """Run four replicas through a crash of the primary, a liar and an equivocating primary."""
     with tempfile.TemporaryDirectory(prefix="pbft-demo-") as folder:

@@ -11,6 +11,9 @@ EXPECTED = {
     "crypto.keys": ("KeyFileError",),
     "client.errors": ("ClientError",),
     "pbft.storage.database": ("StorageFailure",),
+    "pbft.storage.directory_lock": ("UnusableDirectory",),
+    "pbft.node.service": ("ApplicationNotFound",),
+    "pbft.faults.modes": ("UnknownMode",),
 }
 """The exceptions, by module, whose text is a sentence meant for the user."""
 
@@ -20,6 +23,19 @@ class CliError(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"pbft: {self.format_message()}", file=file or sys.stderr)
+
+
+class CommandLineError(CliError):
+    """The command line makes no sense; where to read what would. Exit code 2."""
+
+    exit_code = 2
+
+
+def explain_usage(error: click.UsageError) -> CommandLineError:
+    """click's own complaint (several lines) as one sentence."""
+    reason = _one_line(error.format_message()).removesuffix(".")
+    command = error.ctx.command_path if error.ctx else "pbft"
+    return CommandLineError(f"{reason[:1].lower()}{reason[1:]}: see `{command} --help`")
 
 
 def explain(error: Exception) -> CliError:
@@ -54,5 +70,5 @@ def _about_system(error: OSError) -> str:
     return f"{error.filename}: {reason}" if error.filename else reason
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception | str) -> str:
     return " ".join(str(error).split())

@@ -15,6 +15,7 @@ from msgspec import Struct
 from crypto.keys import generate_seed, save_seed
 from crypto.signing import Ed25519Signer
 from pbft.cli.errors import CliError
+from pbft.cli.options import folder_option
 from pbft.config import ClientInfo, ClusterConfig, Parameters, ReplicaInfo
 from pbft.config_check import check, check_replica_count
 from pbft.config_file import save_cluster
@@ -89,7 +90,7 @@ def _all_or_nothing(out: Path) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name or 'keys'}-", dir=out.parent))
     except OSError as error:
-        raise CliError(f"cannot write to {out.parent}: {error.strerror}") from None
+        raise CliError(_why_not_written(out.parent, error)) from None
     try:
         yield folder
         _publish(folder, out)
@@ -121,7 +122,12 @@ def _why_not_published(error: OSError, out: Path) -> str:
     if isinstance(error, FileExistsError):
         there = error.filename2 or error.filename
         return f"{there} exists already and is never overwritten: give another folder with --out"
-    return f"cannot write to {out}: {error.strerror}"
+    return _why_not_written(out, error)
+
+
+def _why_not_written(folder: Path, error: OSError) -> str:
+    reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
+    return f"cannot write to {folder}: {reason}"
 
 
 def _parse_settings(
@@ -156,7 +162,7 @@ def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
     help="A protocol parameter other than its default; NAME as in cluster.toml.",
 )
 @click.option("--lab", is_flag=True, help="A test cluster: faulty-node modes are allowed.")
-@_option("--out", default="keys", type=click.Path(path_type=Path), help="The folder to write to.")
+@folder_option("--out", "The folder to write to.", "keys")
 def keygen(out: Path, **plan: Any) -> None:
     """Make the keys and cluster.toml of a new cluster.
 

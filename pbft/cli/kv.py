@@ -8,6 +8,7 @@ from typing import TypeVar
 import click
 from msgspec import Struct
 
+from client.errors import DeadlineExceeded
 from client.kv import KV
 from pbft.cli.connection import client_option, connect, keys_option, timeout_option
 from pbft.cli.errors import CliError
@@ -36,8 +37,12 @@ class _Target(Struct, frozen=True):
         return asyncio.run(self._run(call))
 
     async def _run(self, call: Callable[[KV], Awaitable[R]]) -> R:
-        async with connect(self.keys, self.client_name, self.timeout) as client:
-            return await call(KV(client))
+        try:
+            async with connect(self.keys, self.client_name, self.timeout) as client:
+                return await call(KV(client))
+        except DeadlineExceeded as error:
+            fate = " (it may still be carried out)" if error.sent else ""
+            raise CliError(f"{error}{fate}: see `pbft status` for who answers") from None
 
 
 @click.group()
@@ -148,6 +153,8 @@ def txn(
       pbft kv txn --if 'color value = blue' --then 'put color "dark red"' \\
                   --else 'get color'
     """
+    if not (conditions or success or failure):
+        raise click.UsageError("nothing to do: give --if, --then or --else")
     text = target.text
     compares = tuple(parse_condition(condition, text) for condition in conditions)
     then = tuple(parse_step(step, text) for step in success)

@@ -1,12 +1,13 @@
 """The command `pbft`: a group whose subcommands are imported only when they are invoked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
-from pbft.cli.errors import explain, is_expected
+from pbft.cli.errors import explain, explain_usage, is_expected
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -46,8 +47,25 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
 
+    def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
+        """Parse the options of `pbft` itself."""
+        with one_sentence():
+            return super().make_context(*arguments, **extra)
+
     def invoke(self, ctx: click.Context) -> object:
-        return guarded(lambda: super(LazyGroup, self).invoke(ctx), bool(ctx.params["debug"]))
+        with one_sentence():
+            return guarded(lambda: super(LazyGroup, self).invoke(ctx), bool(ctx.params["debug"]))
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Shortens what click says of a command line; no arguments at all get the whole help."""
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        raise explain_usage(error) from None
 
 
 def guarded(run: Callable[[], object], debug: bool) -> object:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from pbft.cli.errors import CliError
+from pbft.cli.options import parse_number
 
 STOP_SECONDS = 10.0
 
@@ -36,6 +37,11 @@ class ReplicaProcesses:
             stderr=self._log,
             start_new_session=True,
         )
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process ids of all that run."""
+        return tuple(process.pid for process in self._running.values())
 
     def kill(self, replica: int) -> None:
         """SIGKILL: no chance to tidy up."""
@@ -67,29 +73,30 @@ class ReplicaProcesses:
                 process.kill()
                 process.wait()
 
-    def wait_for_any(self) -> tuple[int, int]:
-        """Wait until a replica ends by itself; its number and exit code."""
-        while True:
-            for replica, process in self._running.items():
-                try:
-                    return replica, process.wait(0.2)
-                except subprocess.TimeoutExpired:
-                    continue
-
-    def forget(self, replica: int) -> None:
-        """It has ended."""
-        del self._running[replica]
+    def take_ended(self) -> list[tuple[int, int]]:
+        """The replicas that have ended by themselves, and their exit codes; each is told once."""
+        codes = {replica: process.poll() for replica, process in self._running.items()}
+        ended = [(replica, code) for replica, code in codes.items() if code is not None]
+        for replica, _ in ended:
+            del self._running[replica]
+        return ended
 
     def __len__(self) -> int:
         return len(self._running)
 
 
 def parse_faulty(settings: tuple[str, ...], replicas: int) -> dict[int, str]:
-    """`2=lie` and the like, as a mapping from replica to modes."""
+    """`2=lie` and the like, as a mapping from replica to modes. Raises CliError."""
     faulty: dict[int, str] = {}
     for setting in settings:
-        number, _, modes = setting.partition("=")
-        if not number.isdigit() or not modes or int(number) >= replicas:
-            raise CliError(f"--faulty wants REPLICA=MODE, for instance 2=lie, not {setting}")
-        faulty[int(number)] = modes
+        digits, _, modes = setting.partition("=")
+        number = parse_number(digits)
+        if number is None or not modes:
+            raise CliError(f"--faulty wants REPLICA=MODE, for instance 2=lie, not {setting!r}")
+        if number >= replicas:
+            raise CliError(f"--faulty {setting}: there are only replicas 0 to {replicas - 1}")
+        if number in faulty:
+            both = f"{number}={faulty[number]}+{modes}"
+            raise CliError(f"--faulty names replica {number} twice: for both modes give {both}")
+        faulty[number] = modes
     return faulty

@@ -132,7 +132,7 @@ def _check_stable(quorum: Quorum, body: ViewChange) -> None:
 
 def check_new_view_shape(quorum: Quorum, window: int, body: NewView) -> tuple[ViewChange, ...]:
     """The VIEW-CHANGEs of a well-formed NEW-VIEW: q, distinct, for exactly its view (R31)."""
-    if body.view == 0 or body.replica != quorum.primary(body.view):
+    if body.replica != quorum.primary(body.view):
         raise InvalidCertificate("a new-view that is not its primary's")
     if len(body.pre_prepares) > window:
         raise InvalidCertificate("more pre-prepares than the window holds")

@@ -42,6 +42,7 @@ class Checkpoints:
     """Votes per sequence number, the stable checkpoint with its proof."""
 
     def __init__(self, context: Context, gate: VotingGate, outbox: Outbox) -> None:
+        self._context = context
         self._quorum = context.quorum
         self._interval = context.parameters.checkpoint_interval
         self._reach = context.parameters.window + self._interval
@@ -60,9 +61,17 @@ class Checkpoints:
         self._own[summary.seq] = digest
         if summary.seq == self.stable_seq and digest != self.stable_digest:
             return [StateDiverged(self.certified_stable())]
-        if summary.seq > self.stable_seq:  # older votes are forgotten: none is cast again (R46)
-            self._gate.checkpoint(summary.seq, digest)
+        self.vote()
         return []
+
+    def vote(self) -> None:
+        """Vote on every state reached above the stable one, if this replica may vote now.
+
+        Votes at or below it are forgotten, so none is cast there again (R46).
+        """
+        for seq, digest in sorted(self._own.items()):
+            if seq > self.stable_seq:
+                self._gate.checkpoint(seq, digest)
 
     def on_vote(self, vote: Verified[Checkpoint]) -> list[Fact]:
         """Count a CHECKPOINT."""
@@ -143,15 +152,17 @@ class Checkpoints:
     def best_certified(self) -> Certified | None:
         """The highest state that w replicas vouch for, this one's own vote not counted."""
         best = self.certified_stable() if self.stable_seq else None
-        for vote in self._far.values():
-            signers = tuple(r for r, v in sorted(self._far.items()) if _same(v.body, vote.body))
+        others = {r: vote for r, vote in sorted(self._far.items()) if r != self._context.id}
+        for vote in others.values():
+            signers = tuple(r for r, v in others.items() if _same(v.body, vote.body))
             higher = best is None or vote.body.seq > best.seq
             if len(signers) >= self._quorum.w and higher:
                 best = Certified(vote.body.seq, vote.body.digest, signers)
         for seq, votes in self._votes.items():
-            for digest, count in votes.tally().items():
-                if count >= self._quorum.w and (best is None or seq > best.seq):
-                    signers = tuple(vote.body.replica for vote in votes.matching(digest))
+            for digest in votes.tally():
+                voters = (vote.body.replica for vote in votes.matching(digest))
+                signers = tuple(voter for voter in voters if voter != self._context.id)
+                if len(signers) >= self._quorum.w and (best is None or seq > best.seq):
                     best = Certified(seq, digest, signers)
         return best
 

@@ -23,12 +23,16 @@ class Consequences(Parts):
     def _body_missing(self, fact: ordering.BodyMissing, now: Instant) -> None:
         self.fetching.want_body(fact.seq, fact.digest, fact.holders, now)
 
+    def _proposal_accepted(self, fact: ordering.ProposalAccepted, _now: Instant) -> None:
+        self.pool.proposed(fact.content.requests)
+
     def _clock_slow(self, _fact: ordering.PrimaryClockSlow, now: Instant) -> None:
-        self._facts(self.suspicion.suspect(), now)
+        self._facts(self.suspicion.suspect(now), now)
 
     def _stable(self, fact: checkpoints.CheckpointStable, now: Instant) -> None:
-        interval = self._context.parameters.checkpoint_interval
-        keep_above = min(fact.seq, self.queue.last_checkpoint) - interval
+        parameters = self._context.parameters
+        useful = max(self.queue.last_checkpoint, fact.seq - parameters.window)  # bounded (R25)
+        keep_above = min(fact.seq, useful) - parameters.checkpoint_interval
         self.log.discard(fact.seq, keep_above)
         self._outbox.note("checkpoint-stable", seq=fact.seq)
         self.ordering.window_moved()
@@ -69,6 +73,7 @@ class Consequences(Parts):
 
     def _installed(self, fact: view_change.ViewInstalled, now: Instant) -> None:
         self._outbox.note("view-entered", view=fact.view, max_seq=fact.plan.max_seq)
+        self.ordering.leave(fact.view)
         self._facts(self.checkpoints.learn(fact.plan.stable_proof), now)
         self.gate.enter(fact.view)
         self.fetching.forget_bodies()
@@ -90,10 +95,15 @@ class Consequences(Parts):
         else:
             self._facts(self.ordering.on_commit(vote), now)
 
-    def _memory_confirmed(self, _fact: incarnation.MemoryConfirmed, now: Instant) -> None:
-        self.gate.release(UNCONFIRMED)
+    def _released(self, reason: str, now: Instant) -> None:
+        """What kept this replica from voting is over: cast the votes that it owes."""
+        self.gate.release(reason)
+        self.checkpoints.vote()
         self._facts(self.ordering.reconsider(), now)
         self._facts(self.views.released(), now)
+
+    def _memory_confirmed(self, _fact: incarnation.MemoryConfirmed, now: Instant) -> None:
+        self._released(UNCONFIRMED, now)
 
     def _memory_lost(self, fact: incarnation.MemoryLost, _now: Instant) -> None:
         self._outbox.halt = (
@@ -105,6 +115,7 @@ class Consequences(Parts):
     _consequences: ClassVar[dict[type, Callable[..., None]]] = {
         ordering.BatchCommitted: _batch_committed,
         ordering.BodyMissing: _body_missing,
+        ordering.ProposalAccepted: _proposal_accepted,
         ordering.PrimaryClockSlow: _clock_slow,
         checkpoints.CheckpointStable: _stable,
         checkpoints.StateDiverged: _diverged,

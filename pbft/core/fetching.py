@@ -1,18 +1,16 @@
 """Getting back what was missed: bodies by digest, committed batches from peers' logs (R23, R34).
 
-Whoever asks rotates among those who should have it; whoever answers has a byte budget per peer
-(R25).
+Whoever asks rotates among those who should have it.
 """
 
 from collections.abc import Sequence
 
 from msgspec import Struct
 
-from pbft.codec import encode
-from pbft.core.budget import Budgets
 from pbft.core.context import Context, Instant, microseconds
 from pbft.core.log import Log
 from pbft.core.output import Outbox
+from pbft.core.repair import Repair
 from pbft.core.timers import Timers
 from pbft.messages import (
     BatchBody,
@@ -20,15 +18,11 @@ from pbft.messages import (
     CommittedBatch,
     FetchBatch,
     FetchBatches,
-    Packet,
     Proof,
 )
 
 BODIES, BATCHES = "missing-bodies", "missing-batches"
 BATCHES_PER_FETCH = 64
-REPAIR_BYTES_PER_SECOND = 32 * 1024 * 1024
-REPAIR_BURST_BYTES = 8 * 1024 * 1024
-FETCH_OVERHEAD_BYTES = 4096
 
 
 class Wanted(Struct):
@@ -43,7 +37,9 @@ class Wanted(Struct):
 class Fetching:
     """Asks for what is missing and answers those who ask."""
 
-    def __init__(self, context: Context, log: Log, timers: Timers, outbox: Outbox) -> None:
+    def __init__(
+        self, context: Context, log: Log, timers: Timers, repair: Repair, outbox: Outbox
+    ) -> None:
         self._context = context
         self._log = log
         self._timers = timers
@@ -52,7 +48,7 @@ class Fetching:
         self._wanted: dict[int, Wanted] = {}
         self._turn = 0
         self._last_asked = 0
-        self._budgets = Budgets[int](REPAIR_BYTES_PER_SECOND, REPAIR_BURST_BYTES)
+        self._repair = repair
 
     # -- bodies
 
@@ -101,7 +97,7 @@ class Fetching:
         slot = self._log.get(body.seq)
         content = slot.contents.get(body.digest) if slot else None
         if content is not None:
-            self._answer(body.replica, BatchBody(body.seq, content.batch), now)
+            self._repair.send(body.replica, BatchBody(body.seq, content.batch), now)
 
     # -- committed batches
 
@@ -125,18 +121,9 @@ class Fetching:
             content = slot.committed if slot else None
             if slot is None or content is None:
                 if proof and seq <= self._log.low:
-                    self._answer(body.replica, CheckpointProof(proof), now)
+                    self._repair.send(body.replica, CheckpointProof(proof), now)
                 return
-            if not self._answer(body.replica, CommittedBatch(slot.certificate, content.batch), now):
+            if not self._repair.send(
+                body.replica, CommittedBatch(slot.certificate, content.batch), now
+            ):
                 return
-
-    def may_serve(self, replica: int, paths: int, now: Instant) -> bool:
-        """Whether the budget of `replica` allows to serve nodes of the state."""
-        return self._budgets.spend(replica, paths * FETCH_OVERHEAD_BYTES, now.mono)
-
-    def _answer(self, replica: int, packet: Packet, now: Instant) -> bool:
-        if not self._budgets.spend(replica, len(encode(packet)), now.mono):
-            self._outbox.reject("repair-budget", replica)
-            return False
-        self._outbox.send(replica, packet)
-        return True

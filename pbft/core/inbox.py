@@ -80,7 +80,7 @@ class Inbox(Consequences):
         self._facts(self.views.on_new_view(message), now)
 
     def _suspect(self, message: Verified[Suspect], now: Instant) -> None:
-        self._facts(self.suspicion.on_suspect(message), now)
+        self._facts(self.suspicion.on_suspect(message, now), now)
 
     def _status(self, message: Verified[Status], now: Instant) -> None:
         self.retransmission.on_status(message, self._position(), now)
@@ -91,14 +91,13 @@ class Inbox(Consequences):
     def _fetch_batch(self, message: Verified[FetchBatch], now: Instant) -> None:
         self.fetching.on_fetch_batch(message.body, now)
 
-    def _fetch_state(self, message: Verified[FetchState], now: Instant) -> None:
-        body = message.body
-        if self.fetching.may_serve(body.replica, len(body.paths), now):
-            self._outbox.answers.append(ServeState(body))
+    def _fetch_state(self, message: Verified[FetchState], _now: Instant) -> None:
+        self._outbox.answers.append(ServeState(message.body))
 
     def _state_nodes(self, message: Verified[StateNodes], now: Instant) -> None:
         target = self.transfer.target
-        if target and not self.transfer.begun and target.seq <= self.queue.executed:
+        caught_up = target and not self.queue.paused and target.seq <= self.queue.executed
+        if caught_up and not self.transfer.begun:
             self.transfer.finished()  # ordering was faster (R24)
             return
         self.transfer.on_nodes(message, now)

@@ -58,8 +58,6 @@ class Incarnations:
 
     def announce(self, now: Instant) -> None:
         """Ask again until the answer is there."""
-        if self.confirmed:
-            return
         body = Incarnation(self._context.id, self._own.number, self._own.nonce)
         self._outbox.send(None, self._context.sign(body).envelope)
         self._timers.set(ANNOUNCE, now.mono + self._every)

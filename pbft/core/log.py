@@ -168,18 +168,19 @@ class Log:
 def _restore_votes(slot: Slot, record: SlotRecord, view: int) -> None:
     if record.pre_prepare:
         body = decode_body(record.pre_prepare.body)
-        if isinstance(body, PrePrepare) and body.view == view:
+        assert isinstance(body, PrePrepare)
+        if body.view == view:
             slot.pre_prepare = Verified(body=body, envelope=record.pre_prepare)
     if record.prepare:
         prepare = decode_body(record.prepare.body)
-        if isinstance(prepare, Prepare):
-            slot.own_prepare = Verified(body=prepare, envelope=record.prepare)
-            if prepare.view == view:
-                slot.prepares.add(prepare.replica, prepare.digest, slot.own_prepare)
+        assert isinstance(prepare, Prepare)
+        slot.own_prepare = Verified(body=prepare, envelope=record.prepare)
+        if prepare.view == view:
+            slot.prepares.add(prepare.replica, prepare.digest, slot.own_prepare)
     if record.commit:
         commit = decode_body(record.commit.body)
-        if isinstance(commit, Commit):
-            slot.own_commit = Verified(body=commit, envelope=record.commit)
-            if commit.view == view:
-                slot.prepared = True
-                slot.commits.add(commit.replica, commit.digest, slot.own_commit)
+        assert isinstance(commit, Commit)
+        slot.own_commit = Verified(body=commit, envelope=record.commit)
+        if commit.view == view:
+            slot.prepared = True
+            slot.commits.add(commit.replica, commit.digest, slot.own_commit)

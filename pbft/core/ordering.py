@@ -34,11 +34,17 @@ class BodyMissing(Struct, frozen=True):
     holders: tuple[int, ...]
 
 
+class ProposalAccepted(Struct, frozen=True):
+    """The primary's assignment was accepted."""
+
+    content: BatchContent
+
+
 class PrimaryClockSlow(Struct, frozen=True):
     """The primary's proposed time lags behind: suspicion, never rejection (R12)."""
 
 
-Fact = BatchCommitted | BodyMissing | PrimaryClockSlow
+Fact = BatchCommitted | BodyMissing | ProposalAccepted | PrimaryClockSlow
 
 
 class Ordering:
@@ -69,13 +75,12 @@ class Ordering:
     # -- the primary's side
 
     def propose(self, content: BatchContent) -> None:
-        """Assign the next sequence number to `content`. The caller has checked the window (R10)."""
+        """Assign the next sequence number to `content`; the caller has checked the window (R10)."""
         slot = self._log.slot(self.next_seq)
         self._log.add_content(slot, content)
         vote = self._gate.pre_prepare(slot, self.view, content.digest)
-        if vote is not None:
-            self.next_seq += 1
-            self._outbox.send(None, Proposal(vote.envelope, content.batch))
+        self.next_seq += 1
+        self._outbox.send(None, Proposal(vote.envelope, content.batch))
 
     # -- the backups' side
 
@@ -97,7 +102,8 @@ class Ordering:
         self._log.save(slot)
         self._gate.prepare(slot, body.view, body.digest)
         late = event.content.batch.time < now.wall - self._tolerance
-        facts: list[Fact] = [PrimaryClockSlow()] if late else []
+        facts: list[Fact] = [ProposalAccepted(event.content)]
+        facts += [PrimaryClockSlow()] if late else []
         return facts + self._advance(slot)
 
     def _acceptable(self, event: ProposalReceived) -> bool:
@@ -192,8 +198,7 @@ class Ordering:
         if slot is None or content.digest in slot.contents:
             return []
         self._log.add_content(slot, content)
-        if slot.pre_prepare and slot.digest == content.digest and self.active:
-            self._vote_again(slot)
+        self._vote_again(slot)
         return self._advance(slot)
 
     # -- phases
@@ -245,8 +250,7 @@ class Ordering:
             slot.pre_prepare = Verified(body=body, envelope=envelope)
             if slot.content is None:
                 facts.append(BodyMissing(proposal.seq, proposal.digest, proposal.holders))
-            else:
-                self._vote_again(slot)
+            self._vote_again(slot)
             self._log.save(slot)
         return facts
 
@@ -261,7 +265,8 @@ class Ordering:
         self.next_seq = max([max_seq, self._log.low, *proposed]) + 1
 
     def _vote_again(self, slot: Slot) -> None:
-        if not self.leading and slot.pre_prepare:
+        """Agree to what the view proposes, if the bodies are here (R3)."""
+        if slot.pre_prepare and slot.content and not self.leading:
             self._gate.prepare(slot, self.view, slot.pre_prepare.body.digest)
 
     def reconsider(self) -> list[Fact]:

@@ -23,11 +23,12 @@ from pbft.core.future import FutureVotes
 from pbft.core.log import Log
 from pbft.core.output import Outbox
 from pbft.core.records import Restored
+from pbft.core.repair import Repair
 from pbft.core.requests import RequestPool
 from pbft.core.session_facts import EvictedMark, SessionView
 from pbft.core.timers import Timers
 from pbft.core.voting import VotingGate
-from pbft.messages import Body, Checkpoint, Verified, ViewChange
+from pbft.messages import Body, Checkpoint, StateSummary, Verified, ViewChange
 
 RESENDS_PER_SECOND, RESENDS_BURST = 256, 64
 """How often one client may have replies signed again."""
@@ -44,6 +45,7 @@ class Foundation(Struct, frozen=True):
     complete: bool = True  # False in the middle of a state transfer
     sessions: tuple[SessionView | EvictedMark, ...] = ()
     next_deadline: int | None = None
+    summary: StateSummary | None = None  # of a state that was flushed as a checkpoint
 
 
 class Parts:
@@ -60,8 +62,11 @@ class Parts:
         self.checkpoints = checkpoints.Checkpoints(context, gate, outbox)
         self.views = view_change.ViewChanges(context, gate, timers, outbox)
         self.suspicion = suspicion.Suspicion(context, timers, outbox)
-        self.retransmission = retransmission.Retransmission(context, log, gate, timers, outbox)
-        self.fetching = fetching.Fetching(context, log, timers, outbox)
+        repair = Repair(outbox)
+        self.retransmission = retransmission.Retransmission(
+            context, log, gate, timers, repair, outbox
+        )
+        self.fetching = fetching.Fetching(context, log, timers, repair, outbox)
         self.transfer = state_transfer.StateTransfer(context, timers, outbox)
         self.incarnations = incarnation.Incarnations(context, timers, outbox)
         self.pool = RequestPool(context)
@@ -69,6 +74,7 @@ class Parts:
         self.queue = ExecutionQueue(context, log, outbox)
         self.future = FutureVotes()
         self._next_deadline = foundation.next_deadline
+        self._found_state = foundation.summary
         self._stuck = 0
         self._executed_before = -1
         self.evidence = EvidenceLocker(outbox)

@@ -43,6 +43,9 @@ class Replica(Inbox):
 
     def _started(self, event: events.Started, now: Instant) -> None:
         self.incarnations.start(event.nonce, now)
+        if self._found_state is not None:
+            digest = checkpoint_digest(self._found_state)
+            self._facts(self.checkpoints.own_state(self._found_state, digest), now)
         self._beat(now)
         if self.ordering.active:
             self.suspicion.entered(self.views.view, 0, False, now)
@@ -115,7 +118,6 @@ class Replica(Inbox):
 
     def _proposal(self, event: events.ProposalReceived, now: Instant) -> None:
         self.suspicion.heard(event.pre_prepare.body.replica, now)
-        self.pool.proposed(event.content.requests)
         executed, deadline = self.queue.executed, self._next_deadline
         self._facts(self.ordering.on_proposal(event, now, deadline, executed), now)
 
@@ -157,6 +159,7 @@ class Replica(Inbox):
         slot = self.log.get(event.seq)
         if slot and slot.committed:
             self.pool.executed(slot.committed.requests)
+        self.pool.drop_settled(event.sessions)
         self.views.progress()
         self.suspicion.executed(len(self.pool) > 0, now)
         facts: list[Any] = []
@@ -186,12 +189,11 @@ class Replica(Inbox):
         self.queue.jump(seq)
         self._next_deadline = event.next_deadline
         self.pool.sessions.reset(event.sessions)
-        self.pool.drop_settled()
+        self.pool.drop_settled(event.sessions)
         self.suspicion.executed(len(self.pool) > 0, now)
         self.checkpoints.repaired(seq, checkpoint_digest(event.summary))
-        self.gate.release(DIVERGED)
         self.queue.hand_out(self.views.view)
-        self._facts(self.ordering.reconsider(), now)
+        self._released(DIVERGED, now)
 
     def _peer_connected(self, _event: events.PeerConnected, now: Instant) -> None:
         self.retransmission.heartbeat(self._position(), now)

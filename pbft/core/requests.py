@@ -87,6 +87,13 @@ class Waiting(Struct):
     proposed: bool = False
 
 
+class Line(Struct):
+    """What waits of one client, the oldest first, and how many bytes that is."""
+
+    keys: dict[Key, None]
+    size: int
+
+
 class RequestPool:
     """The list of waiting requests."""
 
@@ -95,8 +102,9 @@ class RequestPool:
         self._parameters = parameters
         self.sessions = SessionTable(parameters.client_window)
         self._waiting: dict[Key, Waiting] = {}
-        self._queues: dict[bytes, dict[Key, None]] = {}
+        self._lines: dict[bytes, Line] = {}
         self._per_client = parameters.client_window * 8
+        self._bytes_per_client = 4 * parameters.max_batch_bytes
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -104,19 +112,17 @@ class RequestPool:
     def __contains__(self, key: Key) -> bool:
         return key in self._waiting
 
-    def envelope(self, key: Key) -> Envelope | None:
-        """The waiting request with this key."""
-        waiting = self._waiting.get(key)
-        return waiting.envelope if waiting else None
-
     def add(self, message: Verified[Request], digest: bytes, executed: int) -> bool:
         """Put a new request on the list; False where it is there or its client has too many."""
-        request = message.body
+        request, size = message.body, len(message.envelope.body)
         key = key_of(request)
-        queue = self._queues.setdefault(request.client, {})
-        if key in self._waiting or len(queue) >= self._per_client:
+        line = self._lines.get(request.client) or Line({}, 0)
+        crowded = len(line.keys) >= self._per_client or line.size + size > self._bytes_per_client
+        if key in self._waiting or crowded:
             return False
-        queue[key] = None
+        self._lines[request.client] = line
+        line.keys[key] = None
+        line.size += size
         limit = executed + self._patience()
         self._waiting[key] = Waiting(message.envelope, request, digest, limit)
         return True
@@ -130,19 +136,22 @@ class RequestPool:
         for request in requests:
             self._drop(key_of(request))
 
-    def drop_settled(self) -> None:
-        """After a jump of the state: forget what it has settled."""
-        for key, waiting in list(self._waiting.items()):
-            if self.sessions.standing(waiting.request) is not Standing.NEW:
-                self._drop(key)
+    def drop_settled(self, facts: Iterable[SessionView | EvictedMark]) -> None:
+        """Forget what these changes of sessions have settled without executing it (R18, R19)."""
+        for client in dict.fromkeys(fact.client for fact in facts):
+            for key in self._keys_of(client):
+                if self.sessions.standing(self._waiting[key].request) is not Standing.NEW:
+                    self._drop(key)
 
     def _drop(self, key: Key) -> None:
-        if self._waiting.pop(key, None) is None:
+        waiting = self._waiting.pop(key, None)
+        if waiting is None:
             return
-        queue = self._queues[key[0]]
-        del queue[key]
-        if not queue:
-            del self._queues[key[0]]
+        line = self._lines[key[0]]
+        del line.keys[key]
+        line.size -= len(waiting.envelope.body)
+        if not line.keys:
+            del self._lines[key[0]]
 
     def starved(self, executed: int) -> bool:
         """Whether some request was passed by too often (R19); nothing else than counting."""
@@ -172,7 +181,8 @@ class RequestPool:
                 break
             waiting.proposed = True
             chosen.append(waiting)
-        self._rotate()
+        for client in dict.fromkeys(waiting.request.client for waiting in chosen):
+            self._lines[client] = self._lines.pop(client)  # served: to the end of the line
         return chosen
 
     def to_relay(self) -> list[Envelope]:
@@ -188,14 +198,14 @@ class RequestPool:
 
     def _in_turn(self) -> Iterator[Waiting]:
         """What no batch holds yet: each client's oldest, then each one's second, and so on."""
-        queues = [self._unproposed(client) for client in self._queues]
-        for row in zip_longest(*queues):
+        lines = [self._unproposed(line) for line in self._lines.values()]
+        for row in zip_longest(*lines):
             yield from (waiting for waiting in row if waiting is not None)
 
-    def _unproposed(self, client: bytes) -> Iterator[Waiting]:
-        waiting = map(self._waiting.__getitem__, self._queues[client])
+    def _unproposed(self, line: Line) -> Iterator[Waiting]:
+        waiting = map(self._waiting.__getitem__, line.keys)
         return (one for one in waiting if not one.proposed)
 
-    def _rotate(self) -> None:
-        if first := next(iter(self._queues), None):
-            self._queues[first] = self._queues.pop(first)
+    def _keys_of(self, client: bytes) -> list[Key]:
+        line = self._lines.get(client)
+        return list(line.keys) if line else []

@@ -9,6 +9,7 @@ from msgspec import Struct
 from pbft.core.context import Context, Instant, microseconds
 from pbft.core.log import Log, Slot
 from pbft.core.output import Outbox
+from pbft.core.repair import Repair
 from pbft.core.timers import Timers
 from pbft.core.voting import VotingGate
 from pbft.messages import (
@@ -41,12 +42,19 @@ class Retransmission:
     """Sends heartbeats; answers those of peers that are stuck."""
 
     def __init__(
-        self, context: Context, log: Log, gate: VotingGate, timers: Timers, outbox: Outbox
+        self,
+        context: Context,
+        log: Log,
+        gate: VotingGate,
+        timers: Timers,
+        repair: Repair,
+        outbox: Outbox,
     ) -> None:
         self._context = context
         self._log = log
         self._gate = gate
         self._timers = timers
+        self._repair = repair
         self._outbox = outbox
         self._every = microseconds(context.parameters.heartbeat_interval_ms)
         self._seen: dict[int, Status] = {}
@@ -86,31 +94,31 @@ class Retransmission:
         self._answered[body.replica] = now.mono + self._every // 2
         if body.view < position.view or (body.view == position.view and not body.active):
             if position.entered_by is not None:
-                self._outbox.send(body.replica, position.entered_by)
+                self._repair.send(body.replica, position.entered_by, now)
         elif body.view == position.view and position.active:
-            self._repeat_votes(body)
-        self._repeat_checkpoints(body, position)
+            self._repeat_votes(body, now)
+        self._repeat_checkpoints(body, position, now)
 
-    def _repeat_votes(self, body: Status) -> None:
+    def _repeat_votes(self, body: Status, now: Instant) -> None:
         reports = {report.seq: report for report in body.slots}
         for slot in self._log.above(body.last_executed)[:SLOTS_PER_ANSWER]:
             report = reports.get(slot.seq, SlotReport(slot.seq, False, False))
-            self._repeat(slot, report, body)
+            self._repeat(slot, report, body, now)
 
-    def _repeat(self, slot: Slot, report: SlotReport, body: Status) -> None:
+    def _repeat(self, slot: Slot, report: SlotReport, body: Status, now: Instant) -> None:
         proposal, content = slot.pre_prepare, slot.content
         mine = proposal is not None and proposal.body.replica == self._context.id
         if mine and proposal and content and not report.pre_prepared:
-            self._outbox.send(body.replica, Proposal(proposal.envelope, content.batch))
+            self._repair.send(body.replica, Proposal(proposal.envelope, content.batch), now)
         prepare, commit = slot.own_prepare, slot.own_commit
         if prepare and prepare.body.view == body.view and not report.prepared:
             self._outbox.send(body.replica, prepare.envelope)
         if commit and commit.body.view == body.view:
             self._outbox.send(body.replica, commit.envelope)
 
-    def _repeat_checkpoints(self, body: Status, position: Position) -> None:
+    def _repeat_checkpoints(self, body: Status, position: Position, now: Instant) -> None:
         if body.stable_seq < position.stable_seq:
-            self._outbox.send(body.replica, CheckpointProof(position.stable_proof))
+            self._repair.send(body.replica, CheckpointProof(position.stable_proof), now)
         for seq in sorted(self._gate.checkpoints)[-2:]:
             if seq > body.stable_seq:
                 self._outbox.send(body.replica, self._gate.checkpoints[seq].envelope)

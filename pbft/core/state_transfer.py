@@ -17,7 +17,7 @@ from pbft.messages import FetchState, StateNodes, StateSummary, Verified
 TRANSFER = "state-transfer"
 ROOTS = (b"\x00", b"\x01")
 PATHS_PER_FETCH = 16
-ANSWER_TIMEOUT_US = 500_000
+ANSWER_TIMEOUT_US, MAX_ANSWER_TIMEOUT_US = 500_000, 32_000_000
 
 
 class InFlight(Struct, frozen=True):
@@ -40,6 +40,7 @@ class StateTransfer:
         self._asked: dict[int, InFlight] = {}
         self._excluded: dict[int, None] = {}
         self.installed = 0  # nodes of this transfer so far
+        self._patience = ANSWER_TIMEOUT_US  # doubles when nobody has answered in time
 
     @property
     def begun(self) -> bool:
@@ -71,10 +72,11 @@ class StateTransfer:
                 break
             for path in paths:
                 del self._wanted[path]
-            self._asked[source] = InFlight(paths, now.mono + ANSWER_TIMEOUT_US)
+            self._asked[source] = InFlight(paths, now.mono + self._patience)
             body = FetchState(self._context.id, target.seq, paths)
             self._outbox.send(source, self._context.sign(body).envelope)
-        self._timers.set(TRANSFER, now.mono + ANSWER_TIMEOUT_US)
+        deadlines = (asked.deadline for asked in self._asked.values())
+        self._timers.set(TRANSFER, min(deadlines, default=now.mono + self._patience))
 
     def expects(self, message: StateNodes) -> bool:
         """Whether this answer was asked for: others are not even verified."""
@@ -106,6 +108,9 @@ class StateTransfer:
         for path in asked.paths:
             if path not in installed:
                 self._wanted[path] = None
+        if not set(asked.paths) & set(installed):
+            self._excluded[peer] = None  # true nodes, but none that it was asked for
+            self._outbox.reject("state-transfer: nothing that was asked for", peer)
         self._wanted.update(dict.fromkeys(wanted))
         self.installed += len(installed)
         if self._wanted or self._asked:
@@ -125,13 +130,12 @@ class StateTransfer:
 
     def on_timer(self, now: Instant) -> None:
         """Ask others for what was not answered in time."""
-        if self.target is None:
-            return
         for peer, asked in list(self._asked.items()):
             if asked.deadline <= now.mono:
                 self._give_up(peer, "no answer in time", now)
         if not self._asked:
             self._excluded.clear()
+            self._patience = min(2 * self._patience, MAX_ANSWER_TIMEOUT_US)
             self._fetch(now)
 
     def _give_up(self, peer: int, reason: str, now: Instant) -> None:
@@ -151,4 +155,5 @@ class StateTransfer:
         """The target's state is in place."""
         self.target = self._summary = None
         self._wanted, self._asked, self._excluded = {}, {}, {}
+        self._patience = ANSWER_TIMEOUT_US
         self._timers.stop(TRANSFER)

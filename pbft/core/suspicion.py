@@ -37,7 +37,8 @@ class Suspicion:
         self._view = 0
         self._active = True
         self._backoff = 0
-        self._voices: dict[int, Suspect] = {}
+        self._voices: dict[int, tuple[int, int]] = {}  # of each replica: view, and when
+        self._quiet_until = (0, 0)  # in which view, until when
 
     @property
     def _leading(self) -> bool:
@@ -69,8 +70,9 @@ class Suspicion:
 
     def disconnected(self, replica: int, now: Instant) -> None:
         """A closed channel is a hint: look again soon (R26)."""
-        if replica == self._context.quorum.primary(self._view):
-            self._watch(now.mono + DISCONNECTED_GRACE_US)
+        watched = self._active and replica == self._context.quorum.primary(self._view)
+        if watched and not self._leading:
+            self._timers.hasten(SILENCE, now.mono + DISCONNECTED_GRACE_US)
 
     def _watch(self, deadline: int) -> None:
         if self._active and not self._leading:
@@ -83,21 +85,25 @@ class Suspicion:
         if name == REQUEST:
             return [PrimarySuspected(self._view, "a request waits and nothing executes")]
         self._watch(now.mono + self._silence_timeout)
-        return self.suspect()
+        return self.suspect(now)
 
-    def suspect(self) -> list[PrimarySuspected]:
-        """Say SUSPECT aloud (again)."""
+    def suspect(self, now: Instant) -> list[PrimarySuspected]:
+        """Say SUSPECT aloud (again), but not all the time."""
+        if (self._view, now.mono) < self._quiet_until:
+            return []
+        self._quiet_until = (self._view, now.mono + self._silence_timeout // 2)
         voice = self._context.sign(Suspect(self._context.id, self._view))
         self._outbox.send(None, voice.envelope)
-        return self.on_suspect(voice)
+        return self.on_suspect(voice, now)
 
-    def on_suspect(self, message: Verified[Suspect]) -> list[PrimarySuspected]:
-        """Count SUSPECTs of this view, one per replica."""
+    def on_suspect(self, message: Verified[Suspect], now: Instant) -> list[PrimarySuspected]:
+        """Count SUSPECTs of this view, one per replica; a voice that is not renewed expires."""
         body = message.body
-        known = self._voices.get(body.replica)
-        if known is None or known.view < body.view:
-            self._voices[body.replica] = body
-        voices = sum(1 for voice in self._voices.values() if voice.view == self._view)
+        known = self._voices.get(body.replica, (0, 0))
+        self._voices[body.replica] = max(known, (body.view, now.mono))
+        since = (self._view, now.mono - 2 * self._silence_timeout)
+        until = (self._view, now.mono)
+        voices = sum(since <= voice <= until for voice in self._voices.values())
         if self._active and voices >= self._context.quorum.w:
             return [PrimarySuspected(self._view, "a weak quorum does not hear the primary")]
         return []
@@ -113,6 +119,7 @@ class Suspicion:
     def entered(self, view: int, failures: int, waiting: bool, now: Instant) -> None:
         """A new primary has the word; the more views failed before, the longer it gets (R36)."""
         self._view, self._active, self._backoff = view, True, failures
+        self._timers.stop(REQUEST)
         self._watch(now.mono + max(self._silence_timeout, self._wait()))
         if waiting:
             self.request_waits(now)

@@ -88,10 +88,12 @@ class ViewChanges:
         self._timers.set(RESEND, now.mono + self._resend_every)
 
     def released(self) -> list[Fact]:
-        """This replica may vote again: it owes its VIEW-CHANGE if it is between views."""
-        if self.active or self._own is not None:
+        """This replica may vote again: between views it owes its VIEW-CHANGE, or the NEW-VIEW."""
+        if self.active:
             return []
-        return [Leave(self.view, "free to vote again")]
+        if self._own is None:
+            return [Leave(self.view, "free to vote again")]
+        return self._open()
 
     def _persist(self) -> None:
         record = ViewRecord(self.view, self.active, self.max_seq, self._own, self._opening)
@@ -142,12 +144,7 @@ class ViewChanges:
         reached = sum(m.body.view >= self.view for m in self._changes.values())
         if reached >= self._quorum.q:
             self._timers.start(NEW_VIEW, now.mono + self._wait())
-        changes = self._for_view()
-        if len(changes) < self._quorum.q:
-            return []
-        if self._quorum.primary(self.view) == self._context.id and self._opening is None:
-            return self._open(changes)
-        return []
+        return self._open()
 
     def _for_view(self) -> list[Verified[ViewChange]]:
         messages = [self._changes[replica] for replica in sorted(self._changes)]
@@ -158,8 +155,6 @@ class ViewChanges:
 
     def on_timer(self, name: str, now: Instant) -> list[Fact]:
         """NEW_VIEW: this view's primary has failed too. RESEND: say it again (R37)."""
-        if self.active:
-            return []
         if name == NEW_VIEW:
             return [Leave(self.view + 1, "no new-view in time")]
         if self._own is not None:
@@ -169,11 +164,12 @@ class ViewChanges:
 
     # -- entering
 
-    def _open(self, changes: list[Verified[ViewChange]]) -> list[Fact]:
-        """Build the NEW-VIEW as the primary of the view."""
-        if self._gate.silent:
+    def _open(self) -> list[Fact]:
+        """Build the NEW-VIEW, if this is the primary of the view and q VIEW-CHANGEs are here."""
+        leads = self._quorum.primary(self.view) == self._context.id
+        chosen = self._for_view()[: self._quorum.q]
+        if not leads or len(chosen) < self._quorum.q or self._gate.silent:
             return []
-        chosen = changes[: self._quorum.q]
         plan = new_view.compute(self._quorum, [message.body for message in chosen])
         body, opening = self._gate.new_view(
             self.view,

@@ -54,10 +54,10 @@ class VotingGate:
         """Let `reason` no longer keep this replica from voting."""
         self._silence.pop(reason, None)
 
-    def pre_prepare(self, slot: Slot, view: int, digest: bytes) -> Verified[PrePrepare] | None:
+    def pre_prepare(self, slot: Slot, view: int, digest: bytes) -> Verified[PrePrepare]:
         """Propose as the primary; the caller sends it together with the batch."""
         if self.silent:
-            return None
+            raise BrokenPromise("a proposal although it must not vote")
         self._check(slot, view, digest, slot.pre_prepare)
         vote = self._context.sign(PrePrepare(self._context.id, view, slot.seq, digest))
         slot.pre_prepare = vote

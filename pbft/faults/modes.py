@@ -1,8 +1,11 @@
 """The bundled faulty-node modes: what `--faulty` names, one class each."""
 
+from collections import Counter
 from collections.abc import Callable
-from random import Random
-from typing import ClassVar
+from hashlib import blake2b
+from typing import Any, ClassVar
+
+from msgspec import Struct, structs
 
 from crypto.merkle import MerkleTree
 from pbft.codec import batch_digest, decode_body, encode, reply_leaf, request_digest
@@ -30,16 +33,20 @@ class UnknownMode(Exception):
 
 
 class Mode:
-    """Sits between an honest node and its transport, and counts how often it misbehaved."""
+    """Sits between an honest node and its transport.
 
+    How often it misbehaved stands among the node's counters, as `faulty-` and its name. The same
+    packet for the same receiver is always twisted in the same way.
+    """
+
+    name: ClassVar[str]
     summary: ClassVar[str]
     rule: ClassVar[str]
 
-    def __init__(self, context: Context, inner: Transport, random: Random) -> None:
+    def __init__(self, context: Context, inner: Transport, counters: Counter[str]) -> None:
         self._context = context
         self._inner = inner
-        self._random = random
-        self.fired = 0
+        self._counters = counters
 
     def send(self, to: int, packet: Packet) -> None:
         """To one replica."""
@@ -60,32 +67,37 @@ class Mode:
         """What goes out instead of `packet`; None for nothing. `to` is None for clients."""
         raise NotImplementedError(packet, to)
 
+    def _fire(self) -> None:
+        self._counters[f"faulty-{self.name}"] += 1
+
     def _sign(self, body: Body) -> Envelope:
-        self.fired += 1
+        self._fire()
         return self._context.sign(body).envelope
 
 
 class Silent(Mode):
     """Sends nothing at all."""
 
+    name = "silent"
     summary = "sends nothing at all"
     rule = "R4"
 
     def twist(self, _packet: Packet, _to: int | None) -> Packet | None:
-        self.fired += 1
+        self._fire()
         return None
 
 
 class Mute(Mode):
     """As primary, proposes nothing and opens no view, but otherwise takes part."""
 
+    name = "mute"
     summary = "as primary, proposes nothing and opens no view"
     rule = "R26"
 
     def twist(self, packet: Packet, _to: int | None) -> Packet | None:
         opening = isinstance(packet, Envelope) and isinstance(decode_body(packet.body), NewView)
         if isinstance(packet, Proposal) or opening:
-            self.fired += 1
+            self._fire()
             return None
         return packet
 
@@ -93,6 +105,7 @@ class Mute(Mode):
 class Lie(Mode):
     """Answers clients with wrong results, properly signed."""
 
+    name = "lie"
     summary = "answers clients with wrong results, properly signed"
     rule = "R13"
 
@@ -124,6 +137,7 @@ def _wrong(result: OperationResult) -> OperationResult:
 class Equivocate(Mode):
     """As primary, proposes another batch to each backup for the same sequence number."""
 
+    name = "equivocate"
     summary = "as primary, proposes another batch to each backup"
     rule = "R2"
 
@@ -137,6 +151,7 @@ class Equivocate(Mode):
 class ForgeRequest(Mode):
     """As primary, puts a request into its batches that the client never signed."""
 
+    name = "forge-request"
     summary = "as primary, proposes requests that no client has signed"
     rule = "R3"
 
@@ -145,39 +160,44 @@ class ForgeRequest(Mode):
             return packet
         original = decode_body(packet.batch.requests[0].body)
         assert isinstance(original, Request)
-        forged = Request(
-            original.client,
-            original.session,
-            original.bundle + 1,
-            original.acknowledged,
-            False,
-            (b"forged",),
+        body = encode(
+            Request(
+                original.client,
+                original.session,
+                original.bundle + 1,
+                original.acknowledged,
+                False,
+                (b"forged",),
+            )
         )
-        envelope = Envelope(encode(forged), self._random.randbytes(64))
-        batch = Batch(packet.batch.time, (*packet.batch.requests, envelope))
+        forged = Envelope(body, blake2b(body).digest())
+        batch = Batch(packet.batch.time, (*packet.batch.requests, forged))
         return _proposal(packet, batch, self._sign)
 
 
 class BadSignature(Mode):
-    """Corrupts every signature that it sends."""
+    """Corrupts every signature that it sends, those of others that it relays included."""
 
+    name = "bad-signature"
     summary = "corrupts every signature that it sends"
-    rule = "R43"
+    rule = "R7"
 
     def twist(self, packet: Packet, _to: int | None) -> Packet | None:
-        self.fired += 1
-        if isinstance(packet, Envelope):
-            return _spoiled(packet)
-        if isinstance(packet, Proposal):
-            return Proposal(_spoiled(packet.pre_prepare), packet.batch)
-        if isinstance(packet, Reply):
-            return Reply(_spoiled(packet.header), packet.index, packet.path, packet.leaf)
-        return packet
+        self._fire()
+        spoiled: Packet = _spoiled(packet)
+        return spoiled
 
 
-def _spoiled(envelope: Envelope) -> Envelope:
-    signature = envelope.signature
-    return Envelope(envelope.body, bytes([signature[0] ^ 1]) + signature[1:])
+def _spoiled(value: Any) -> Any:
+    if isinstance(value, Envelope):
+        signature = value.signature
+        return Envelope(value.body, bytes([signature[0] ^ 1]) + signature[1:])
+    if isinstance(value, tuple):
+        return tuple(map(_spoiled, value))
+    if isinstance(value, Struct):
+        parts = {name: _spoiled(part) for name, part in structs.asdict(value).items()}
+        return structs.replace(value, **parts)
+    return value
 
 
 def _proposal(packet: Proposal, batch: Batch, sign: Callable[[Body], Envelope]) -> Proposal:
@@ -188,12 +208,7 @@ def _proposal(packet: Proposal, batch: Batch, sign: Callable[[Body], Envelope]) 
 
 
 MODES: dict[str, type[Mode]] = {
-    "silent": Silent,
-    "lie": Lie,
-    "equivocate": Equivocate,
-    "forge-request": ForgeRequest,
-    "mute": Mute,
-    "bad-signature": BadSignature,
+    mode.name: mode for mode in (Silent, Lie, Equivocate, ForgeRequest, Mute, BadSignature)
 }
 
 
@@ -202,12 +217,13 @@ def check_modes(spec: str) -> list[type[Mode]]:
     names = spec.split("+")
     for name in names:
         if name not in MODES:
-            raise UnknownMode(f"there is no faulty mode {name!r}; there are {', '.join(MODES)}")
+            known = "; ".join(f"{m.name} ({m.summary}: {m.rule})" for m in MODES.values())
+            raise UnknownMode(f"there is no faulty mode {name!r}; there are: {known}")
     return [MODES[name] for name in names]
 
 
-def wrap(spec: str, context: Context, transport: Transport, seed: int) -> Transport:
-    """`transport` behind the modes of `spec`, whose choices follow from `seed`."""
+def wrap(spec: str, context: Context, transport: Transport, counters: Counter[str]) -> Transport:
+    """`transport` behind the modes of `spec`, which count in `counters` how often they fired."""
     for mode in check_modes(spec):
-        transport = mode(context, transport, Random(seed))
+        transport = mode(context, transport, counters)
     return transport

@@ -10,8 +10,8 @@ from typing import Protocol
 from msgspec import Struct
 
 from pbft.apps.state_machine import Context, State, StateMachine
-from pbft.codec import request_digest
 from pbft.config import Parameters
+from pbft.core.batches import BatchContent
 from pbft.core.session_facts import EvictedMark, SessionView
 from pbft.messages import (
     CONFLICT,
@@ -20,7 +20,6 @@ from pbft.messages import (
     REFUSED,
     SESSION_EXPIRED,
     SESSION_REFUSED,
-    Batch,
     OperationResult,
     ReplyLeaf,
     Request,
@@ -73,18 +72,19 @@ class Executor:
     ) -> None:
         self._store = store
         self._window = parameters.client_window
+        self._max_kept = parameters.max_kept_result_bytes
         self._admitted = admitted
         self._operations = Operations(store, machine, parameters)
         self._sessions = Sessions(store.sessions, parameters.sessions_per_client)
 
-    def execute(self, seq: int, batch: Batch, requests: Sequence[Request]) -> Execution:
-        """Execute the batch of `seq`; `requests` are the decoded bodies of its envelopes."""
-        time = max(self._store.time, batch.time)
+    def execute(self, seq: int, content: BatchContent) -> Execution:
+        """Execute the batch of `seq`."""
+        time = max(self._store.time, content.batch.time)
         self._store.begin_batch(seq, time)
         self._operations.tick(Context(time=time, client=b"", session=0, seq=seq))
         leaves = tuple(
-            self._settle(request, request_digest(envelope), seq, time)
-            for request, envelope in zip(requests, batch.requests, strict=True)
+            self._settle(request, digest, seq, time)
+            for request, digest in zip(content.requests, content.digests, strict=True)
         )
         return Execution(seq, time, leaves, self._sessions.take_changes())
 
@@ -181,7 +181,8 @@ class Executor:
 
     def _execute(self, request: Request, digest: bytes, seq: int, time: int) -> ReplyLeaf:
         context = Context(time=time, client=request.client, session=request.session, seq=seq)
-        results = self._operations.execute(request, context)
+        room = self._max_kept - self._sessions.kept(request.client)
+        results = self._operations.execute(request, context, room)
         key = (request.client, request.session)
         self._sessions.record(key, request.bundle, Outcome(digest, results), seq)
         return _leaf(request, digest, EXECUTED, results)

@@ -5,25 +5,28 @@ no writes. Shortage of memory, stack or disk and storage failures are this machi
 they propagate, and the replica stops.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from asyncio import CancelledError
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from pbft.apps.state_machine import Context, ReadableState, Refused, State, StateMachine
+from pbft.apps.state_machine import Context, Refused, State, StateMachine
 from pbft.config import Parameters
 from pbft.messages import FAILED, OK, REFUSED, OperationResult, Request
-from pbft.storage.database import StorageFailure
-from pbft.storage.state_map import StateIncomplete
+from pbft.node.guarded_state import OWN_TROUBLE, Guard, GuardedState, GuardedView
 
 MAX_REFUSAL_BYTES = 1024
 
-_OWN_TROUBLE = (StorageFailure, StateIncomplete, MemoryError, RecursionError, OSError)
+_STRAY = (Exception, SystemExit, GeneratorExit, CancelledError)
+"""What an application may raise for reasons of its own; a KeyboardInterrupt is the operator's."""
 
 APPLICATION_ERROR = OperationResult(FAILED, b"application error")
 OPERATION_TOO_LARGE = OperationResult(REFUSED, b"operation too large")
 TOO_MANY_OPERATIONS = OperationResult(REFUSED, b"too many operations in one bundle")
 RESULT_TOO_LARGE = OperationResult(REFUSED, b"result too large")
-RESULTS_TOO_LARGE = OperationResult(REFUSED, b"results of the bundle too large together")
+RESULTS_TOO_LARGE = OperationResult(
+    REFUSED, b"results too large, together with others of the bundle or not yet acknowledged ones"
+)
 
 
 class Savepoint(Protocol):
@@ -43,25 +46,6 @@ class ApplicationState(Protocol):
     def savepoint(self) -> AbstractContextManager[Savepoint]: ...
 
 
-class ReadOnly:
-    """A map that can only be read."""
-
-    __slots__ = ("__state",)
-
-    def __init__(self, state: ReadableState) -> None:
-        self.__state = state
-
-    def get(self, key: bytes) -> bytes | None:
-        """The value under `key`, or None."""
-        return self.__state.get(key)
-
-    def range(
-        self, start: bytes = b"", end: bytes | None = None, *, reverse: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """The entries with start <= key < end in order of their keys; lazily."""
-        return self.__state.range(start, end, reverse=reverse)
-
-
 class Operations:
     """Applies operations of `machine` to the state, within the limits of `parameters`.
 
@@ -75,38 +59,49 @@ class Operations:
         self._store = store
         self._machine = machine
         self._parameters = parameters
-        self._view = ReadOnly(store.application)
+        self._guard = Guard()
+        self._view = GuardedView(store.application, self._guard)
+        self._state = GuardedState(store.application, self._guard)
 
-    def execute(self, request: Request, context: Context) -> tuple[OperationResult, ...]:
-        """The results of an ordered bundle, one per operation."""
+    def execute(
+        self, request: Request, context: Context, room: int
+    ) -> tuple[OperationResult, ...]:
+        """The results of an ordered bundle, one per operation; `room` bytes of them may be kept."""
         if request.read_only:
-            return self.query(request.operations)
+            return self.query(request.operations, room)
 
         def apply(operation: bytes, room: int) -> OperationResult:
             with self._store.savepoint() as savepoint:
                 result = self._attempt(
-                    lambda: self._machine.apply(self._store.application, operation, context), room
+                    lambda: self._machine.apply(self._state, operation, context), room
                 )
                 if result.code != OK:
                     savepoint.rollback()
             return result
 
-        return self._each(request.operations, apply)
+        return self._each(request.operations, apply, room)
 
-    def query(self, operations: Sequence[bytes]) -> tuple[OperationResult, ...]:
+    def query(
+        self, operations: Sequence[bytes], room: int | None = None
+    ) -> tuple[OperationResult, ...]:
         """The answers to queries, from the state as it is."""
 
         def query(operation: bytes, room: int) -> OperationResult:
             return self._attempt(lambda: self._machine.query(self._view, operation), room)
 
-        return self._each(operations, query)
+        return self._each(operations, query, room)
 
     def _each(
-        self, operations: Sequence[bytes], run: Callable[[bytes, int], OperationResult]
+        self,
+        operations: Sequence[bytes],
+        run: Callable[[bytes, int], OperationResult],
+        kept_room: int | None,
     ) -> tuple[OperationResult, ...]:
         if len(operations) > self._parameters.max_bundle_operations:
             return (TOO_MANY_OPERATIONS,) * len(operations)
-        room = self._parameters.max_result_bytes
+        most = self._parameters.max_result_bytes
+        room = most if kept_room is None else min(most, kept_room)
+        self._guard.allow(self._parameters.max_bundle_reads)
         results = []
         for operation in operations:
             fits = len(operation) <= self._parameters.max_operation_bytes
@@ -116,7 +111,7 @@ class Operations:
         return tuple(results)
 
     def _attempt(self, run: Callable[[], bytes], room: int) -> OperationResult:
-        result = _outcome(run)
+        result = self._outcome(run)
         if result.code != OK or len(result.value) <= room:
             return result
         alone = len(result.value) > self._parameters.max_result_bytes
@@ -126,12 +121,14 @@ class Operations:
 
     def next_deadline(self) -> int | None:
         """When the application next wants a tick (µs); None also where it cannot say."""
+        self._guard.allow(None)
         try:
             deadline = self._machine.next_deadline(self._view)
-        except _OWN_TROUBLE:
+        except OWN_TROUBLE:
             raise
-        except Exception:
-            return None
+        except _STRAY:
+            deadline = None
+        self._guard.check()
         return deadline if isinstance(deadline, int) else None
 
     def tick(self, context: Context) -> None:
@@ -141,12 +138,18 @@ class Operations:
             return
 
         def tick() -> bytes:
-            self._machine.tick(self._store.application, context)
+            self._machine.tick(self._state, context)
             return b""
 
+        self._guard.allow(None)
         with self._store.savepoint() as savepoint:
-            if _outcome(tick).code != OK:
+            if self._outcome(tick).code != OK:
                 savepoint.rollback()
+
+    def _outcome(self, run: Callable[[], bytes]) -> OperationResult:
+        result = _outcome(run)
+        self._guard.check()
+        return result
 
 
 def _outcome(run: Callable[[], bytes]) -> OperationResult:
@@ -154,9 +157,9 @@ def _outcome(run: Callable[[], bytes]) -> OperationResult:
         value = run()
     except Refused as refusal:
         return OperationResult(REFUSED, _refusal_text(refusal))
-    except _OWN_TROUBLE:
+    except OWN_TROUBLE:
         raise
-    except Exception:
+    except _STRAY:
         return APPLICATION_ERROR
     return OperationResult(OK, value) if isinstance(value, bytes) else APPLICATION_ERROR
 

@@ -26,7 +26,10 @@ class Transport(Protocol):
         ...
 
     def answer(self, client: bytes, session: int | None, packet: Packet) -> None:
-        """To a client: where this session was heard from, or wherever its key is connected."""
+        """To a client: where this session was heard from, or wherever its key is connected.
+
+        For the answer to a question, its nonce stands in for the session.
+        """
         ...
 
 

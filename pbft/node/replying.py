@@ -39,9 +39,9 @@ class Replying:
     def read(self, read: Read, refused: bool, results: Results) -> None:
         """Answer a fast read, or refuse it (R20)."""
         body = ReadReply(self._context.id, read.client, read.nonce, refused, results)
-        self._transport.answer(read.client, None, self._context.sign(body).envelope)
+        self._transport.answer(read.client, read.nonce, self._context.sign(body).envelope)
 
     def status(self, query: StatusQuery, report: bytes) -> None:
         """Answer a status query with a JSON object."""
         body = StatusReport(self._context.id, query.client, query.nonce, report)
-        self._transport.answer(query.client, None, self._context.sign(body).envelope)
+        self._transport.answer(query.client, query.nonce, self._context.sign(body).envelope)

@@ -9,6 +9,8 @@ Three kinds of records in the sessions map; numbers are 8 bytes, big-endian:
 Session numbers begin at 1.
 """
 
+from bisect import bisect_right
+
 import msgspec
 from msgspec import Struct
 
@@ -29,6 +31,7 @@ class Header(Struct, frozen=True, array_like=True):
     used: int  # the sequence number at which it last executed something
     opening: bytes  # the digest of the request that opened it
     executed: tuple[int, ...]  # bundles above `low`, in order
+    sizes: tuple[int, ...]  # bytes of their outcomes
 
 
 class Outcome(Struct, frozen=True, array_like=True):
@@ -68,12 +71,14 @@ class Sessions:
         self._state = state
         self._per_client = per_client
         self._headers: dict[Key, Header] = {}
+        self._kept: dict[bytes, int] = {}
         self._touched: dict[Key, None] = {}
         self._evictions: list[EvictedMark] = []
 
     def reload(self) -> None:
         """The map was replaced as a whole: forget what was read from the old one."""
         self._headers.clear()
+        self._kept.clear()
 
     def header(self, key: Key) -> Header | None:
         """The session's header, or None where there is no such session."""
@@ -87,8 +92,12 @@ class Sessions:
     def _save(self, key: Key, header: Header) -> Header:
         self._headers[key] = header
         self._touched[key] = None
-        self._state.put(_header_key(key), _encode(header))
         return header
+
+    def _write_back(self) -> None:
+        """A header may change several times in a batch: it is written once, at the end."""
+        for key in self._touched:
+            self._state.put(_header_key(key), _encode(self._headers[key]))
 
     def highest_evicted(self, client: bytes) -> int:
         """Numbers up to this one open no session any more; 0 where none was evicted yet."""
@@ -113,15 +122,17 @@ class Sessions:
         live = self._sessions_of(key[0])
         if len(live) >= self._per_client:
             self._evict(min(live, key=lambda pair: (pair[1].used, pair[0][1])))
-        self._save(key, Header(0, seq, request, ()))
+        self._save(key, Header(0, seq, request, (), ()))
 
     def _sessions_of(self, client: bytes) -> list[tuple[Key, Header]]:
+        self._write_back()
         start, end = HEADERS + client, HEADERS + client + b"\xff" * 9
         return [(_key_of(key), _headers.decode(raw)) for key, raw in self._state.range(start, end)]
 
     def _evict(self, victim: tuple[Key, Header]) -> None:
         key, header = victim
         client, number = key
+        self._keep(client, -sum(header.sizes))
         for bundle in header.executed:
             self._state.delete(_outcome_key(key, bundle))
         self._state.delete(_header_key(key))
@@ -137,19 +148,36 @@ class Sessions:
         """Free the results of bundles up to `upto`, and let the window begin after it (R16)."""
         if upto <= header.low:
             return header
-        for bundle in header.executed:
-            if bundle <= upto:
-                self._state.delete(_outcome_key(key, bundle))
-        kept = tuple(bundle for bundle in header.executed if bundle > upto)
-        return self._save(key, Header(upto, header.used, header.opening, kept))
+        freed = bisect_right(header.executed, upto)
+        for bundle in header.executed[:freed]:
+            self._state.delete(_outcome_key(key, bundle))
+        self._keep(key[0], -sum(header.sizes[:freed]))
+        kept = header.executed[freed:], header.sizes[freed:]
+        return self._save(key, Header(upto, header.used, header.opening, *kept))
 
     def record(self, key: Key, bundle: int, outcome: Outcome, seq: int) -> None:
         """Keep what came of a bundle that was executed at `seq`."""
         header = self.header(key)
         assert header is not None, "only bundles of a live session execute"
-        executed = tuple(sorted((*header.executed, bundle)))
-        self._state.put(_outcome_key(key, bundle), _encode(outcome))
-        self._save(key, Header(header.low, seq, header.opening, executed))
+        raw = _encode(outcome)
+        self._state.put(_outcome_key(key, bundle), raw)
+        self._keep(key[0], len(raw))
+        at = bisect_right(header.executed, bundle)
+        executed = (*header.executed[:at], bundle, *header.executed[at:])
+        sizes = (*header.sizes[:at], len(raw), *header.sizes[at:])
+        self._save(key, Header(header.low, seq, header.opening, executed, sizes))
+
+    def kept(self, client: bytes) -> int:
+        """Bytes of the results that `client` has not acknowledged, in all its sessions."""
+        known = self._kept.get(client)
+        if known is None:
+            headers = (header for _, header in self._sessions_of(client))
+            known = self._kept[client] = sum(sum(header.sizes) for header in headers)
+        return known
+
+    def _keep(self, client: bytes, more: int) -> None:
+        if client in self._kept:
+            self._kept[client] += more
 
     def outcome(self, key: Key, bundle: int) -> Outcome | None:
         """What came of a bundle, if it was executed and is not acknowledged yet."""
@@ -159,7 +187,8 @@ class Sessions:
     # -- what the core is told
 
     def take_changes(self) -> tuple[SessionView | EvictedMark, ...]:
-        """What has changed since the last call."""
+        """What has changed since the last call; the batch ends with it."""
+        self._write_back()
         changes: list[SessionView | EvictedMark] = list(self._evictions)
         changes += [_view(key, self._headers[key]) for key in self._touched]
         self._touched.clear()

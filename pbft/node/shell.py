@@ -1,14 +1,15 @@
 """The thin shell around a node: sockets and timers of one event loop, nothing else.
 
-Frames are authenticated as they arrive; the turn that acts on them runs once per iteration of the
-loop, after everything that had arrived.
+A turn runs once per iteration of the event loop, after everything that had arrived.
 """
 
 import asyncio
 import secrets
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 from crypto.signing import Signer
 from network.connection import Connection
@@ -17,7 +18,7 @@ from network.limits import Limits
 from network.listener import Listener, listen
 from pbft.core import events
 from pbft.core.context import Context, Instant
-from pbft.messages import Request
+from pbft.messages import Read, Request, StatusQuery
 from pbft.node.transport import TcpTransport
 from pbft.node.turn import Halted, Node
 from pbft.storage.database import StorageFailure
@@ -73,6 +74,7 @@ class Shell:
         self._node: Node | None = None
         self._turn: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = 0  # µs, while there is a timer
         self._listener: Listener | None = None
         self._diallers: list[Dialler] = []
 
@@ -125,19 +127,25 @@ class Shell:
             self._transport.add_client(connection.peer, connection)
 
     def on_frame(self, connection: Connection, payload: bytes) -> None:
-        """Authenticate it now; act on it in the next turn."""
-        node = self._node
-        if node is None:
+        """Keep it for the next turn."""
+        if self._node is None:
             return
         replica = self._replicas.get(connection.peer)
-        event = node.receive(payload, connection.peer if replica is None else replica)
-        if event is None:
-            return
-        if replica is None and isinstance(event, events.Received):
-            body = event.message.body
-            if isinstance(body, Request):
-                self._transport.learn(connection.peer, body.session, connection)
+        if replica is None:
+            self._node.receive(
+                payload, connection.peer, lambda event: self._learn(connection, event)
+            )
+        else:
+            self._node.receive(payload, replica)
         self._soon()
+
+    def _learn(self, connection: Connection, event: events.Event) -> None:
+        """Something that was verified came from a client: that is where it is answered."""
+        body = event.message.body if isinstance(event, events.Received) else None
+        if isinstance(body, Request):
+            self._transport.learn_session(body.client, body.session, connection)
+        elif isinstance(body, Read | StatusQuery):
+            self._transport.learn_question(body.client, body.nonce, connection)
 
     def on_close(self, connection: Connection, _reason: str) -> None:
         """A client is gone."""
@@ -157,24 +165,44 @@ class Shell:
             self._turn = self._loop.call_soon(self._run)
 
     def _run(self) -> None:
+        """One turn: what it sends leaves, and what has arrived joins, before the next one."""
         self._turn = None
         if self._node is not None:
-            self._guard(self._node.run)
+            self._guard(self._node.turn)
+        if self._node is not None and self._node.waiting:
+            self._soon()
 
     def _guard(self, action: Callable[[], None]) -> None:
         try:
             action()
-        except (Halted, StorageFailure, OSError, MemoryError) as error:
-            self._node = None  # nothing that it held back may leave any more (R47)
-            self._on_failure(str(error))
+        except Exception as error:  # whatever it is: half a turn must not go on (R47)
+            self._node = None  # nothing that it held back may leave any more
+            self._on_failure(_reason(error))
             return
         self._set_timer()
 
     def _set_timer(self) -> None:
+        """A timer that runs already is left alone unless it would end too late: that is cheaper."""
+        wake_at = self._node.wake_at if self._node else None
+        if wake_at is None or self._wakes_by(wake_at):
+            return
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        wake_at = self._node.wake_at if self._node else None
-        if wake_at is not None:
-            delay = max(0.0, wake_at / 1e6 - time.monotonic())
-            self._timer = self._loop.call_later(delay, self._run)
+        delay = max(0.0, wake_at / 1e6 - time.monotonic())
+        self._timer, self._wakes_at = self._loop.call_later(delay, self._wake), wake_at
+
+    def _wakes_by(self, wake_at: int) -> bool:
+        return self._timer is not None and self._wakes_at <= wake_at
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._soon()
+
+
+def _reason(error: Exception) -> str:
+    """One sentence; for what nobody has foreseen, with the place where it happened."""
+    if isinstance(error, Halted | StorageFailure):
+        return str(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}:{place.lineno}"
+    return f"{type(error).__name__} in {where}: {error}"

@@ -1,5 +1,6 @@
 """State transfer's hands: serving pinned checkpoints, checking and installing nodes (R23)."""
 
+from pbft.core.budget import Budgets
 from pbft.core.context import Context
 from pbft.core.events import NodesInstalled, NodesRefused
 from pbft.core.state_transfer import ROOTS
@@ -10,6 +11,8 @@ from pbft.storage.state_store import StateStore
 from pbft.storage.tree_node import EMPTY_DIGEST, MalformedNode, node_digest
 
 PINNED_CHECKPOINTS = 3
+SERVED_BYTES_PER_SECOND, SERVED_BURST_BYTES = 32 * 1024 * 1024, 8 * 1024 * 1024
+PATH_COST_BYTES = 32 * 1024  # walking down to a node takes about as long as sending this
 ANSWER_BYTES = 1024 * 1024
 
 
@@ -20,6 +23,7 @@ class PinnedCheckpoints:
         self._context = context
         self._transport = transport
         self._pinned: dict[int, PinnedState] = {}
+        self._budgets = Budgets[int](SERVED_BYTES_PER_SECOND, SERVED_BURST_BYTES)
 
     def pin(self, state: PinnedState) -> None:
         """Keep one more; the oldest goes."""
@@ -30,12 +34,17 @@ class PinnedCheckpoints:
         while len(self._pinned) > PINNED_CHECKPOINTS:
             self._pinned.pop(min(self._pinned)).close()
 
-    def serve(self, fetch: FetchState) -> None:
-        """Send the nodes that were asked for, as many as one answer holds; none if it is gone."""
+    def serve(self, fetch: FetchState, now: int) -> bool:
+        """Send the nodes that were asked for, as many as one answer holds; none if it is gone.
+
+        False where this peer has been served too much until `now` (µs) (R25).
+        """
+        if not self._budgets.spend(fetch.replica, PATH_COST_BYTES * len(fetch.paths), now):
+            return False
         pinned = self._pinned.get(fetch.seq)
         if pinned is None:
             self._decline(fetch)
-            return
+            return True
         nodes: list[TreeNode] = []
         size = 0
         for path in fetch.paths:
@@ -46,7 +55,9 @@ class PinnedCheckpoints:
                 nodes.append(pinned.node(path))
             except ValueError:
                 continue  # no path of any tree: not worth an answer
+        self._budgets.spend(fetch.replica, size, now)
         self._send(fetch.replica, StateNodes(self._context.id, pinned.summary, tuple(nodes)))
+        return True
 
     def _decline(self, fetch: FetchState) -> None:
         nothing = StateSummary(0, 0, bytes(32), bytes(32))

@@ -6,7 +6,10 @@ from typing import Protocol
 from pbft.codec import encode_packet
 from pbft.messages import Packet
 
-MAX_ROUTES = 65_536
+MAX_SESSIONS = 65_536
+MAX_QUESTIONS = 4_096
+
+Routes = dict[tuple[bytes, int], "Channel"]
 
 
 class Channel(Protocol):
@@ -24,7 +27,8 @@ class TcpTransport:
         self._counters = counters
         self._replicas: dict[int, Channel] = {}
         self._clients: dict[bytes, dict[Channel, None]] = {}
-        self._routes: dict[tuple[bytes, int], Channel] = {}
+        self._sessions: Routes = {}
+        self._questions: Routes = {}
 
     # -- channels
 
@@ -42,16 +46,17 @@ class TcpTransport:
         channels.pop(channel, None)
         if not channels:
             self._clients.pop(key, None)
-        for route in [route for route, known in self._routes.items() if known is channel]:
-            del self._routes[route]
+        for routes in (self._sessions, self._questions):
+            for route in [route for route, known in routes.items() if known is channel]:
+                del routes[route]
 
-    def learn(self, key: bytes, session: int, channel: Channel) -> None:
+    def learn_session(self, key: bytes, session: int, channel: Channel) -> None:
         """A verified request of this session came over `channel`: its replies go there."""
-        route = (key, session)
-        self._routes.pop(route, None)
-        self._routes[route] = channel
-        if len(self._routes) > MAX_ROUTES:
-            del self._routes[next(iter(self._routes))]
+        _learn(self._sessions, (key, session), channel, MAX_SESSIONS)
+
+    def learn_question(self, key: bytes, nonce: int, channel: Channel) -> None:
+        """A verified question came over `channel`: its one answer goes there."""
+        _learn(self._questions, (key, nonce), channel, MAX_QUESTIONS)
 
     # -- the port
 
@@ -66,8 +71,8 @@ class TcpTransport:
             self._put(channel, raw)
 
     def answer(self, client: bytes, session: int | None, packet: Packet) -> None:
-        """To the client's channel for this session, or to all that its key has."""
-        route = None if session is None else self._routes.get((client, session))
+        """To the client's channel for this session or question, or to all that its key has."""
+        route = self._route(client, session)
         channels = self._clients.get(client) if route is None else (route,)
         if not channels:
             return
@@ -75,6 +80,18 @@ class TcpTransport:
         for channel in channels:
             self._put(channel, raw)
 
+    def _route(self, client: bytes, session: int | None) -> Channel | None:
+        if session is None:
+            return None
+        return self._questions.pop((client, session), None) or self._sessions.get((client, session))
+
     def _put(self, channel: Channel, raw: bytes) -> None:
         if not channel.send(raw):
             self._counters["send-dropped"] += 1
+
+
+def _learn(routes: Routes, place: tuple[bytes, int], channel: Channel, most: int) -> None:
+    routes.pop(place, None)
+    routes[place] = channel
+    if len(routes) > most:
+        del routes[next(iter(routes))]

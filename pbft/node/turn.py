@@ -6,7 +6,9 @@ the simulator runs this file as it ships.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+from msgspec import Struct
 
 from pbft.apps.state_machine import StateMachine
 from pbft.core import events
@@ -35,7 +37,19 @@ from pbft.node.report import report
 from pbft.node.state_sync import Installer, PinnedCheckpoints
 from pbft.storage.state_store import StateStore
 
+FLUSH_BYTES = 2 * 1024 * 1024
+"""Changes of the state that gather in memory at most: flushing more at once is felt as a pause."""
+
 Observer = Callable[[Note], None]
+Heard = Callable[[events.Event], None]
+
+
+class Frame(Struct, frozen=True):
+    """Bytes that wait for their turn; `heard` is told what they turn out to be."""
+
+    raw: bytes
+    peer: Peer
+    heard: Heard | None
 
 
 class Halted(Exception):
@@ -71,7 +85,7 @@ class Node:
         self.core = Replica(context, self._foundation(), clock.now())
         self.authenticator = Authenticator(context.config, verifier, self.core)
         self.counters = counters
-        self._queue: deque[events.Event] = deque()
+        self._queue: deque[events.Event | Frame] = deque()
         self.wake_at: int | None = None
         if store.transfer_target is None and store.seq:
             self._pins.pin(store.pin())
@@ -84,6 +98,7 @@ class Node:
             executed=self.store.seq,
             sessions=self.executor.session_facts(),
             next_deadline=self.executor.next_deadline(),
+            summary=self.store.summary() if self.store.seq else None,
         )
 
     # -- what the shell calls
@@ -93,15 +108,12 @@ class Node:
         self._queue.append(events.Started(nonce))
         self.run()
 
-    def receive(self, raw: bytes, peer: Peer) -> events.Event | None:
-        """Take one frame; it is acted upon in the next turn. None where it was rejected."""
-        try:
-            event = self.authenticator.open(raw, peer)
-        except Rejected as rejected:
-            self.counters[str(rejected)] += 1
-            return None
-        self._queue.append(event)
-        return event
+    def receive(self, raw: bytes, peer: Peer, heard: Heard | None = None) -> None:
+        """Take one frame; it is authenticated in the next turn, once what came before it is known.
+
+        So a vote that is no longer needed by then costs no signature check.
+        """
+        self._queue.append(Frame(raw, peer, heard))
 
     def post(self, event: events.Event) -> None:
         """Take an event of the shell's own."""
@@ -109,11 +121,14 @@ class Node:
 
     def run(self) -> None:
         """Take turns until nothing waits. Raises Halted, StorageFailure."""
-        now = self._clock.now()
-        if self.wake_at is not None and self.wake_at <= now.mono:
-            self._queue.append(events.Tick())
-        while self._queue:
-            self._turn(now)
+        self.turn()
+        while self.waiting:
+            self.turn()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something for another turn."""
+        return bool(self._queue)
 
     def close(self) -> None:
         """Write what waits for the next transaction, and let go of the disk's pages."""
@@ -122,18 +137,37 @@ class Node:
 
     # -- one turn
 
-    def _turn(self, now: Instant) -> None:
+    def turn(self) -> None:
+        """Act on all that waits now. Raises Halted, StorageFailure."""
+        now = self._clock.now()
+        if self.wake_at is not None and self.wake_at <= now.mono:
+            self._queue.append(events.Tick())
         outputs = [self._step(event, now) for event in self._drain()]
+        if not outputs:
+            return  # nothing but frames of no use
         outputs.append(self._step(events.TurnEnded(), now))
         self._persist(outputs)
         for output in outputs:
             self._carry_out(output)
         self.wake_at = outputs[-1].wake_at
 
-    def _drain(self) -> list[events.Event]:
-        waiting = list(self._queue)
-        self._queue.clear()
-        return waiting
+    def _drain(self) -> Iterator[events.Event]:
+        """What waits, each frame opened only after all before it were stepped."""
+        for _ in range(len(self._queue)):
+            item = self._queue.popleft()
+            event = self._open(item) if isinstance(item, Frame) else item
+            if event is not None:
+                yield event
+
+    def _open(self, frame: Frame) -> events.Event | None:
+        try:
+            event = self.authenticator.open(frame.raw, frame.peer)
+        except Rejected as rejected:
+            self.counters[str(rejected)] += 1
+            return None
+        if frame.heard is not None:
+            frame.heard(event)
+        return event
 
     def _step(self, event: events.Event, now: Instant) -> Output:
         return self.core.step(event, now)
@@ -174,8 +208,10 @@ class Node:
 
     def _execute(self, command: Execute) -> None:
         content = command.content
-        execution = self.executor.execute(command.seq, content.batch, content.requests)
+        execution = self.executor.execute(command.seq, content)
         summary = self._checkpoint() if command.checkpoint else None
+        if self.store.unflushed_bytes > FLUSH_BYTES:
+            self.store.flush()
         self._queue.append(
             events.Executed(command.seq, summary, execution.sessions, self.executor.next_deadline())
         )
@@ -215,7 +251,8 @@ class Node:
         elif isinstance(answer, AnswerStatus):
             self._replies.status(answer.query, report(self))
         else:
-            self._pins.serve(answer.fetch)
+            if not self._pins.serve(answer.fetch, self._clock.now().mono):
+                self.counters["state-serving-budget"] += 1
 
     def _resend(self, answer: ResendReply) -> None:
         leaf = self.executor.cached(answer.request, answer.digest)

@@ -14,9 +14,8 @@ from pbft.storage.lmdb_database import DATA_NAME, LmdbDatabase
 from pbft.storage.state_trees import STATE_TABLES
 from pbft.storage.store_identity import has_identity, write_identity
 
-LOG_TABLES = ("meta", "view", "slots", "batches", "votes", "checkpoints", "evidence")
-LOG_MAP_BYTES = 4 * 1024**3
-STATE_MAP_BYTES = 64 * 1024**3
+LOG_TABLES = ("meta", "view", "slots", "batches", "checkpoints", "evidence")
+LOG_MAP_BYTES = STATE_MAP_BYTES = 64 * 1024**3  # sparse: room that is taken only when used
 
 _LOG, _STATE = "log", "state"
 _MARKER = "first-start"
@@ -84,7 +83,7 @@ def _enter(path: Path, fresh_ok: bool, opened: ExitStack) -> bool:
             sync_directory(path)
         return created
     except OSError as error:
-        raise StorageFailure(f"cannot use the data directory {path}: {error}") from None
+        raise StorageFailure(_unusable(path, error)) from None
 
 
 def _is_first_start(path: Path, fresh_ok: bool) -> bool:
@@ -116,4 +115,9 @@ def _unmark(path: Path) -> None:
         (path / _MARKER).unlink(missing_ok=True)
         sync_directory(path)
     except OSError as error:
-        raise StorageFailure(f"cannot use the data directory {path}: {error}") from None
+        raise StorageFailure(_unusable(path, error)) from None
+
+
+def _unusable(path: Path, error: OSError) -> str:
+    reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
+    return f"cannot use the data directory {path}: {reason}"

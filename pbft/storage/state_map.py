@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from pbft.apps.state_machine import MAX_KEY_BYTES, Refused
+from pbft.apps.state_machine import MAX_KEY_BYTES, MAX_VALUE_BYTES, Refused
 from pbft.storage.database import Reader
 from pbft.storage.overlay import Absent, Change, Overlay
 
@@ -54,10 +54,12 @@ class Map:
         return self._walk(start, end, reverse, self._epoch)
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Raises Refused for a key that is empty or longer than 480 bytes, TypeError."""
+        """Raises TypeError, and Refused for a key or value of a length that is not allowed."""
         _check_bytes(key, value)
         if not 1 <= len(key) <= MAX_KEY_BYTES:
             raise Refused(f"a key has 1 to {MAX_KEY_BYTES} bytes")
+        if len(value) > MAX_VALUE_BYTES:
+            raise Refused(f"a value has at most {MAX_VALUE_BYTES} bytes")
         self._change(key, value)
 
     def delete(self, key: bytes) -> None:

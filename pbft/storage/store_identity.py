@@ -58,8 +58,9 @@ def _check(identity: list[Any], where: str, cluster_id: bytes, replica: int) -> 
         raise CorruptRecord("the identity record is not readable")
     _, found_cluster, found_replica = identity
     if found_cluster != cluster_id:
-        raise WrongDirectory(f"{where} holds the data of another cluster")
+        raise WrongDirectory(f"{where} holds the data of another cluster: choose another folder")
     if found_replica != replica:
         raise WrongDirectory(
-            f"{where} holds the data of replica {found_replica}, not of replica {replica}"
+            f"{where} holds the data of replica {found_replica}, not of replica {replica}: "
+            "each has a folder of its own"
         )

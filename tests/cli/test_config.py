@@ -183,6 +183,34 @@ def test_a_window_of_twice_the_checkpoint_interval_is_the_smallest() -> None:
         check(replace(a_config(), parameters=Parameters(checkpoint_interval=200, window=399)))
 
 
+@pytest.mark.rule("R25")
+@pytest.mark.parametrize(
+    ("n", "most"), [(4, 14563), (13, 1618), (31, 297), (64, 70)]
+)
+def test_a_window_is_small_enough_for_a_new_view_to_fit_into_a_frame(n: int, most: int) -> None:
+    for window, fits in ((min(most, 4096), True), (most + 1, False)):
+        parameters = Parameters(checkpoint_interval=8, window=window, pipeline_depth=4)
+        config = replace(a_config(n=n), parameters=parameters)
+        if fits:
+            check(config)
+        else:
+            with pytest.raises(ConfigError, match=r"window must be (at most|between)"):
+                check(config)
+
+
+@pytest.mark.parametrize("name", ["max_batch_bytes", "max_result_bytes"])
+def test_what_would_not_fit_into_a_frame_is_refused(name: str) -> None:
+    parameters = replace(Parameters(), **{name: 8 * 1024 * 1024 + 1})
+    with pytest.raises(ConfigError, match=f"{name} must be at most 8388608"):
+        check(replace(a_config(), parameters=parameters))
+
+
+@pytest.mark.parametrize("host", ["a..b", ".a", "-a", "a b", ""])
+def test_a_host_that_cannot_be_looked_up_is_refused(host: str) -> None:
+    with pytest.raises(ConfigError, match="invalid host"):
+        check(with_replica(a_config(), 1, host=host))
+
+
 def test_addresses_are_compared_without_case() -> None:
     config = with_replica(a_config(), 0, host="Alpha", port=1)
     with pytest.raises(ConfigError, match="the address alpha:1 appears twice"):

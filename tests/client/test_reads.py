@@ -175,7 +175,7 @@ def test_a_replica_that_connects_late_is_asked_too(driver):
     answer(driver, 0, read)
     driver.session.connected(0)
     driver.session.connected(2)
-    assert driver.take() == [(2, read)]
+    assert [replica for replica, sent in driver.take() if sent == read] == [2]
 
 
 @pytest.mark.rule("R20")
@@ -229,7 +229,7 @@ def test_a_status_query_is_sent_again_until_its_deadline(driver):
     assert driver.take() == [(2, query)]
     driver.session.connected(2)
     driver.session.connected(1)
-    assert driver.take() == [(2, query)]
+    assert [replica for replica, sent in driver.take() if sent == query] == [2]
     driver.poll(5_000_000)
     assert isinstance(driver.result(ticket), DeadlineExceeded)
     driver.take()

@@ -108,7 +108,7 @@ class Network:
         self.dialler_counters = Watched()
         self._cleanup = []
 
-    async def listen(self, handler, limits=None, port=0, ssl=None):
+    async def listen(self, handler, limits=None, port=0):
         self.listener = await listen(
             "127.0.0.1",
             port,
@@ -118,12 +118,11 @@ class Network:
             handler,
             limits or Limits(),
             self.counters,
-            ssl=ssl,
         )
         self._cleanup.append(self.listener)
         return self.listener
 
-    def dial(self, handler, signer=None, expected=None, cluster=CLUSTER, limits=None, ssl=None):
+    def dial(self, handler, signer=None, expected=None, cluster=CLUSTER, limits=None):
         dialler = Dialler(
             "127.0.0.1",
             self.listener.port,
@@ -133,7 +132,6 @@ class Network:
             handler,
             limits or Limits(),
             self.dialler_counters,
-            ssl=ssl,
         )
         self._cleanup.append(dialler)
         return dialler

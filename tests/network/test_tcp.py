@@ -162,18 +162,21 @@ def test_somebody_who_dawdles_over_the_handshake_is_dropped(run):
         (Limits(max_unauthenticated_per_address=3), "too-many-from-address"),
     ],
 )
-def test_unauthenticated_connections_beyond_the_limit_are_closed_at_once(run, limits, reason):
+def test_of_too_many_unauthenticated_connections_the_oldest_goes(run, limits, reason):
+    """So a flood of silent ones does not lock out somebody who authenticates at once."""
+
     async def scenario(network):
         await network.listen(network.Recorder(), limits)
         inside = [await network.raw() for _ in range(3)]
         for peer in inside:
             assert await peer.frame() is not None
-        for _ in range(5):
-            assert await (await network.raw()).frame() is None
+        for number in range(5):
+            inside.append(await network.raw())
+            assert await inside[-1].frame() is not None
+            await inside[number].ended()
         assert network.counters == {reason: 5}
-        inside[0].writer.close()
-        await network.counters.reach("unauthenticated")
-        assert await (await network.raw()).frame() is not None
+        await network.raw_as_bob()
+        assert network.counters == {reason: 6}
 
     run(scenario)
 
@@ -333,18 +336,35 @@ def test_payloads_that_no_peer_would_accept_are_not_sent(run):
 
 
 @pytest.mark.rule("R43")
-def test_a_paused_connection_delivers_nothing_until_it_is_resumed(run):
+def test_one_identity_s_connections_share_its_turns(run):
+    limits = Limits(frames_in_turn=12)
+
     async def scenario(network):
-        server = network.Recorder(on_frame=lambda connection, _: connection.pause())
-        await network.listen(server)
+        server = network.Recorder()
+        await network.listen(server, limits)
+        peers = [await network.raw_as_bob() for _ in range(5)]
+        assert [each.frames_in_turn for each in server.connections] == [2] * 5
+        for peer in peers[:2]:
+            peer.writer.close()
+            await server.closed.get()
+        assert [each.frames_in_turn for each in server.connections[2:]] == [4] * 3
+
+    run(scenario)
+
+
+@pytest.mark.rule("R43")
+def test_many_frames_at_once_arrive_whole_and_in_order_although_in_turns(run):
+    payloads = [b"%d" % number for number in range(1000)]
+
+    async def scenario(network):
+        server = network.Recorder()
+        await network.listen(server, Limits(frames_in_turn=3))
         peer = await network.raw_as_bob()
-        peer.send(b"".join(map(encode_frame, (b"1", b"2", b"3"))))
-        for expected in (b"1", b"2", b"3"):
-            assert (await server.frames.get())[1] == expected
-            other = await network.raw_as_bob()  # the others are served meanwhile
-            other.writer.close()
-            assert server.frames.empty()
-            server.connections[0].resume()
+        peer.send(b"".join(map(encode_frame, payloads)))
+        assert [(await server.frames.get())[1] for _ in payloads] == payloads
+        peer.send(encode_frame(b"and on"))
+        assert (await server.frames.get())[1] == b"and on"
+        assert not network.counters
 
     run(scenario)
 
@@ -360,8 +380,6 @@ def test_a_connection_that_ends_is_reported_once(run):
         assert connection.closed
         assert not connection.send(b"late")
         connection.close("again")
-        connection.pause()
-        connection.resume()
         await network.raw_as_bob()
         assert server.closed.empty()
 

@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from pbft.apps.state_machine import Context, StateMachine
 from pbft.codec import encode, request_digest
 from pbft.config import Parameters
+from pbft.core.batches import content_of
 from pbft.core.session_facts import EvictedMark, SessionView
 from pbft.messages import (
     CONFLICT,
@@ -77,7 +79,7 @@ class Bench:
 
     def batch(self, *requests: Request, time: int = 0, signature: int = 0) -> Execution:
         batch = Batch(time, tuple(envelope(each, signature) for each in requests))
-        return self.executor.execute(self.store.seq + 1, batch, requests)
+        return self.executor.execute(self.store.seq + 1, content_of(batch))
 
     def run(self, request: Request, signature: int = 0) -> ReplyLeaf:
         return self.batch(request, signature=signature).leaves[0]
@@ -371,3 +373,27 @@ def test_two_replicas_agree_whenever_they_flush(bench) -> None:
         assert bench.batch(*requests) == other.batch(*requests)
         other.store.flush()
     assert bench.store.flush() == other.store.flush()
+
+
+# --- results that are kept -------------------------------------------------------------------
+
+
+@pytest.mark.rule("R17")
+@pytest.mark.rule("R25")
+def test_results_of_one_client_are_kept_up_to_a_bound_until_it_acknowledges_them() -> None:
+    class Large(Journal):
+        def query(self, state, operation) -> bytes:
+            return bytes(400)
+
+    bench = Bench(Large(), replace(PARAMETERS, max_kept_result_bytes=1000))
+    for session in (1, 2):
+        bench.run(opening(session=session))
+    read = [bundle(1, b"r", session=s, read_only=True) for s in (1, 2)]
+    assert [bench.run(each).results[0].code for each in read] == [OK, OK]
+    full = bench.run(bundle(2, b"r", read_only=True))
+    assert full.results[0].code == REFUSED
+    assert bench.run(bundle(1, b"r", session=2, read_only=True)).results[0].code == OK  # the copy
+    bench.executor.reload()
+    assert bench.run(bundle(3, b"r", read_only=True)).results[0].code == REFUSED
+    assert bench.run(bundle(4, b"r", acknowledged=3, read_only=True)).results[0].code == OK
+    assert bench.run(bundle(2, b"r", session=2, read_only=True)).results[0].code == REFUSED

@@ -1,5 +1,6 @@
 """Which outcomes become results, and which stop the replica (R47)."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,9 @@ from pbft.storage.memory_database import MemoryDatabase
 from pbft.storage.state_store import StateStore
 from pbft.storage.state_trees import STATE_TABLES
 
-LIMITS = Parameters(max_operation_bytes=50, max_result_bytes=100, max_bundle_operations=3)
+LIMITS = Parameters(
+    max_operation_bytes=50, max_result_bytes=100, max_bundle_operations=3, max_bundle_reads=40
+)
 CONTEXT = Context(time=10, client=b"c" * 32, session=1, seq=1)
 ERROR = OperationResult(FAILED, b"application error")
 
@@ -58,7 +61,9 @@ def store() -> StateStore:
 
 def run(store: StateStore, machine: StateMachine, *operations: bytes, read_only: bool = False):
     request = Request(b"c" * 32, 1, 1, 0, read_only, operations)
-    return Operations(store, machine, LIMITS).execute(request, CONTEXT)
+    return Operations(store, machine, LIMITS).execute(
+        request, CONTEXT, LIMITS.max_kept_result_bytes
+    )
 
 
 def written(store: StateStore) -> list[bytes]:
@@ -155,7 +160,7 @@ def test_the_results_of_one_bundle_share_the_room(store) -> None:
     machine = Scripted(half=lambda _: b"x" * 50, more=lambda _: b"x" * 51)
     results = run(store, machine, b"half", b"more", b"half")
     assert [result.code for result in results] == [OK, REFUSED, OK]
-    assert results[1].value == b"results of the bundle too large together"
+    assert results[1].value.startswith(b"results too large, together with others")
     assert written(store) == [b"half"]
 
 
@@ -168,6 +173,78 @@ def test_operations_beyond_the_limits_are_refused(store) -> None:
     assert {result.value for result in results} == {b"too many operations in one bundle"}
     assert len(results) == 4
     assert written(store) == [b"y" * 50]
+
+
+# --- what one bundle may read ----------------------------------------------------------------
+
+
+def count(state: Any) -> bytes:
+    return b"%d" % sum(1 for _ in state.range())
+
+
+@pytest.mark.rule("R43")
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_bundle_that_reads_too_much_is_refused(store, read_only) -> None:
+    for number in range(LIMITS.max_bundle_reads):
+        store.application.put(b"%d" % number, b"")
+    once = run(store, Scripted(count=count), b"count", read_only=True)
+    assert once[0] == OperationResult(OK, b"%d" % LIMITS.max_bundle_reads)
+    twice = run(store, Scripted(a=count, b=lambda s: s.get(b"1")), b"a", b"b", read_only=read_only)
+    assert twice[-1].code == REFUSED
+    assert twice[-1].value.startswith(b"too much is read")
+
+
+@pytest.mark.rule("R43")
+def test_large_values_count_for_more(store) -> None:
+    store.application.put(b"big", bytes(1024 * LIMITS.max_bundle_reads))
+    big = Scripted(get=lambda s: s.get(b"big") and b"", range=count)
+    assert [r.code for r in run(store, big, b"get", read_only=True)] == [REFUSED]
+    assert [r.code for r in run(store, big, b"range", read_only=True)] == [REFUSED]
+
+
+def test_a_tick_may_read_as_much_as_it_takes(store) -> None:
+    machine = Scripted(tick=count)
+    machine.deadline = lambda: 10
+    for number in range(LIMITS.max_bundle_reads + 1):
+        store.application.put(b"%d" % number, b"")
+    Operations(store, machine, LIMITS).tick(CONTEXT)
+    assert store.application.get(b"tick") == b"written"
+
+
+# --- this machine's own trouble --------------------------------------------------------------
+
+
+class Broken:
+    """A map on a broken disk."""
+
+    def get(self, key: bytes) -> bytes:
+        raise CorruptRecord("a record does not match its checksum")
+
+    def range(self, *_: Any, **__: Any) -> Any:
+        raise CorruptRecord("a record does not match its checksum")
+        yield
+
+
+@pytest.mark.rule("R47")
+@pytest.mark.parametrize("read", [lambda s: s.get(b"k"), lambda s: next(s.range())])
+def test_an_application_cannot_make_a_result_of_a_broken_disk(store, read) -> None:
+    def swallow(state: Any) -> bytes:
+        try:
+            read(state)
+        except Exception:
+            return b"as if nothing had happened"
+        return b""
+
+    store.application.get, store.application.range = Broken().get, Broken().range
+    with pytest.raises(CorruptRecord):
+        run(store, Scripted(op=swallow), b"op", read_only=True)
+
+
+@pytest.mark.rule("R47")
+@pytest.mark.parametrize("error", [SystemExit(), GeneratorExit(), asyncio.CancelledError()])
+def test_an_application_that_wants_to_end_the_process_gets_an_error(store, error) -> None:
+    assert run(store, Scripted(op=throw(error)), b"op") == (ERROR,)
+    assert written(store) == []
 
 
 # --- queries and ticks -----------------------------------------------------------------------

@@ -73,14 +73,22 @@ class Cores:
 
     # -- lives
 
-    def _fresh(self, i: int) -> Replica:
+    def _fresh(self, i: int, complete: bool = True, summary: StateSummary | None = None) -> Replica:
         records = ((table, key, value) for (table, key), value in sorted(self.disks[i].items()))
         restored = restore(records) if self.disks[i] else Restored()
-        return Replica(self.contexts[i], Foundation(restored, self.states[i]), self.now)
+        executed = self.states[i] if complete else 0
+        foundation = Foundation(restored, executed, complete, summary=summary)
+        return Replica(self.contexts[i], foundation, self.now)
 
-    def restart(self, i: int) -> Replica:
-        """Start replica `i` again on what its disk holds; it may vote at once."""
-        self.cores[i] = self._fresh(i)
+    def restart(
+        self, i: int, complete: bool = True, summary: StateSummary | None = None
+    ) -> Replica:
+        """Start replica `i` again on what its disk holds; it may vote at once.
+
+        Without a `complete` state it died in the middle of a state transfer. `summary` is that of
+        a state which was flushed as a checkpoint.
+        """
+        self.cores[i] = self._fresh(i, complete, summary)
         self.invariants[i].restarted()
         self.step(i, events.Started(99))
         self.confirm(i)

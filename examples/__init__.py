@@ -1,0 +1,1 @@
+"""Applications of one's own: run them with `pbft node --app examples.ledger:Ledger`."""

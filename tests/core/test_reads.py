@@ -1,0 +1,100 @@
+"""Fast reads: answered only where they meet every acknowledged write (R20)."""
+
+import pytest
+from cores import Cores, summary_of, votes_in
+from view_changes import count_own, new_view, prepared_at, quiet, view_change
+
+from pbft.core import events
+from pbft.core.output import AnswerRead, AnswerStatus
+from pbft.messages import Commit, Prepare, Read, StatusQuery
+
+BACKUP = 2
+
+
+@pytest.fixture
+def cores() -> Cores:
+    return Cores()
+
+
+def refused(cores: Cores) -> bool:
+    """Whether the backup refuses a fast read now."""
+    client = cores.client_signers[0].public_key
+    read = cores.sign(BACKUP, Read(client, 7, (b"q",)))
+    [answer] = cores.step(BACKUP, events.Received(read, client)).answers
+    assert isinstance(answer, AnswerRead)
+    assert answer.read == read.body
+    return answer.refused
+
+
+def execute(cores: Cores, seq: int) -> None:
+    content = cores.content(cores.request(bundle=seq))
+    votes = cores.commit_votes(content, seq)
+    cores.step(BACKUP, events.CommittedBatchReceived(votes, content, 3))
+    cores.step(BACKUP, cores.executed(seq, content, False))
+    cores.states[BACKUP] = seq
+
+
+@pytest.mark.rule("R20")
+def test_an_idle_replica_answers(cores: Cores) -> None:
+    assert not refused(cores)
+    execute(cores, 1)
+    assert not refused(cores)
+
+
+@pytest.mark.rule("R20")
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_replica_refuses_until_it_has_executed_all_that_it_has_said_commit_for(
+    cores: Cores, restarted: bool
+) -> None:
+    for seq in (1, 2):
+        content = cores.content(cores.request(bundle=seq))
+        own = cores.step(BACKUP, cores.proposal(content, seq))
+        assert not refused(cores) or seq == 2, "a PREPARE alone does not bind"
+        cores.receive(BACKUP, Prepare(3, 0, seq, content.digest))
+        [output] = count_own(cores, BACKUP, own)
+        assert votes_in(output, Commit)
+        assert refused(cores)
+    if restarted:
+        cores.restart(BACKUP)
+    execute(cores, 1)
+    assert refused(cores)
+    execute(cores, 2)
+    assert not refused(cores)
+
+
+@pytest.mark.rule("R20")
+@pytest.mark.parametrize("restarted", [False, True])
+def test_after_entering_a_view_it_refuses_until_max_s_is_executed(
+    cores: Cores, restarted: bool
+) -> None:
+    proof = cores.prepared_proof(cores.content(cores.request(bundle=2)), 2)
+    changes = [view_change(cores, 3, 1, [proof]), *quiet(cores, 1, 0, 1)]
+    cores.receive(BACKUP, new_view(cores, *changes))
+    if restarted:
+        cores.restart(BACKUP)
+    assert refused(cores)
+    execute(cores, 1)
+    assert refused(cores)
+    execute(cores, 2)
+    assert not refused(cores)
+
+
+@pytest.mark.rule("R20")
+def test_a_replica_that_may_not_vote_refuses(cores: Cores) -> None:
+    cores.cores[BACKUP].gate.silence("unconfirmed")
+    assert refused(cores)
+
+
+@pytest.mark.rule("R20")
+def test_what_a_transferred_state_holds_counts_as_executed(cores: Cores) -> None:
+    prepared_at(cores, BACKUP, 1)
+    assert refused(cores)
+    cores.step(BACKUP, events.StateInstalled(summary_of(4), (), None))
+    assert not refused(cores)
+
+
+def test_a_client_that_asks_how_a_replica_is_gets_an_answer(cores: Cores) -> None:
+    client = cores.client_signers[0].public_key
+    query = cores.sign(BACKUP, StatusQuery(client, 7))
+    output = cores.step(BACKUP, events.Received(query, client))
+    assert output.answers == (AnswerStatus(query.body),)

@@ -1,0 +1,316 @@
+"""Towards a certified checkpoint: what is believed, and never beside ordering (R23, R24)."""
+
+import msgspec
+import pytest
+from cores import SMALL, Cores, reasons, sent, summary_of
+
+from pbft.codec import checkpoint_digest
+from pbft.core import events
+from pbft.core.output import (
+    BeginTransfer,
+    FinishTransfer,
+    InstallNodes,
+    Output,
+    Rejection,
+)
+from pbft.core.state_transfer import ANSWER_TIMEOUT_US, PATHS_PER_FETCH, ROOTS
+from pbft.messages import Checkpoint, FetchState, StateNodes, StateSummary, TreeNode
+
+LATE = 3
+K = SMALL.checkpoint_interval
+SOURCES = (0, 1, 2)
+TIMEOUT_MS = ANSWER_TIMEOUT_US // 1000
+
+
+@pytest.fixture
+def cores() -> Cores:
+    return Cores()
+
+
+def certify(cores: Cores, seq: int, voters: tuple[int, ...] = SOURCES) -> None:
+    for voter in voters:
+        cores.receive(LATE, Checkpoint(voter, seq, checkpoint_digest(summary_of(seq))))
+
+
+def stuck(cores: Cores) -> Output:
+    """The late one executes nothing for as long as it takes to want a whole state."""
+    cores.step(LATE, events.Started(1))
+    for _ in range(4):
+        output = cores.tick(LATE, SMALL.heartbeat_interval_ms)
+    return output
+
+
+def begun(cores: Cores, seq: int = 2 * K, voters: tuple[int, ...] = SOURCES) -> Output:
+    certify(cores, seq, voters)
+    return stuck(cores)
+
+
+def asked(output: Output) -> list[tuple[int | None, FetchState]]:
+    return sent(output, FetchState)  # type: ignore[return-value]
+
+
+def node(path: bytes) -> TreeNode:
+    return TreeNode(path, (), ())
+
+
+def answer(source: int, *paths: bytes, seq: int = 2 * K) -> StateNodes:
+    return StateNodes(source, summary_of(seq), tuple(node(path) for path in paths))
+
+
+def commit(cores: Cores, seq: int) -> Output:
+    content = cores.content(cores.request(bundle=seq))
+    votes = cores.commit_votes(content, seq)
+    return cores.step(LATE, events.CommittedBatchReceived(votes, content, 0))
+
+
+# -- what is fetched
+
+
+@pytest.mark.rule("R23")
+@pytest.mark.parametrize(("voters", "fetched"), [((0,), False), ((0, 1), True), (SOURCES, True)])
+def test_only_a_state_that_a_weak_quorum_vouches_for_is_fetched(
+    cores: Cores, voters: tuple[int, ...], fetched: bool
+) -> None:
+    assert bool(asked(begun(cores, voters=voters))) is fetched
+
+
+@pytest.mark.rule("R23")
+@pytest.mark.parametrize("seq", [2 * K, 100 * K])
+def test_voices_for_different_states_do_not_add_up(cores: Cores, seq: int) -> None:
+    for voter in SOURCES:
+        cores.receive(LATE, Checkpoint(voter, seq, bytes([voter]) * 32))
+    assert not asked(stuck(cores))
+
+
+@pytest.mark.rule("R23")
+def test_the_highest_certified_state_is_fetched_from_those_who_signed_for_it(cores: Cores) -> None:
+    certify(cores, K)
+    certify(cores, 100 * K, (1, 2))
+    questions = asked(stuck(cores))
+    assert questions == [(1, FetchState(LATE, 100 * K, ROOTS))]
+
+
+@pytest.mark.rule("R23")
+def test_a_state_stays_certified_when_its_signers_have_gone_on(cores: Cores) -> None:
+    certify(cores, K, (0, 1))
+    certify(cores, 2 * K, (0,))
+    certify(cores, 100 * K, (1,))
+    assert asked(stuck(cores)) == [(0, FetchState(LATE, K, ROOTS))]
+
+
+@pytest.mark.rule("R23")
+def test_a_replica_that_is_not_behind_fetches_nothing(cores: Cores) -> None:
+    certify(cores, K)
+    cores.cores[LATE].queue.jump(K)
+    assert not asked(stuck(cores))
+
+
+# -- whom to believe
+
+
+@pytest.mark.rule("R23")
+@pytest.mark.parametrize(
+    "summary",
+    [
+        msgspec.structs.replace(summary_of(2 * K), application_root=b"l" * 32),
+        msgspec.structs.replace(summary_of(2 * K), time=1),
+        summary_of(K),
+        summary_of(3 * K),
+    ],
+)
+def test_a_source_with_another_summary_than_the_certified_one_is_changed(
+    cores: Cores, summary: StateSummary
+) -> None:
+    [(first, _)] = asked(begun(cores))
+    assert first is not None
+    output = cores.receive(LATE, StateNodes(first, summary, (node(ROOTS[0]),)))
+    assert not output.transfer
+    assert len(reasons(output)) == 1
+    assert first not in [to for to, _ in asked(output)]
+    assert asked(output)
+
+
+@pytest.mark.rule("R23")
+def test_a_source_whose_nodes_do_not_match_is_changed_and_not_asked_again(cores: Cores) -> None:
+    [(first, question)] = asked(begun(cores))
+    assert first is not None
+    output = cores.receive(LATE, answer(first, *ROOTS))
+    assert output.transfer == (
+        BeginTransfer(summary_of(2 * K)),
+        InstallNodes(answer(first, *ROOTS), first),
+    )
+    again = asked(cores.step(LATE, events.NodesRefused(first, "no match")))
+    assert {path for _, body in again for path in body.paths} == set(question.paths)
+    assert first not in [to for to, _ in again]
+
+
+@pytest.mark.rule("R23")
+def test_a_source_without_the_checkpoint_is_changed(cores: Cores) -> None:
+    [(first, _)] = asked(begun(cores))
+    assert first is not None
+    output = cores.receive(LATE, StateNodes(first, summary_of(2 * K), ()))
+    assert [to for to, _ in asked(output)] != [first]
+    assert asked(output)
+
+
+@pytest.mark.rule("R23")
+def test_a_silent_source_is_changed_and_asked_again_only_when_all_were_tried(cores: Cores) -> None:
+    tried = [to for to, _ in asked(begun(cores))]
+    for _ in range(3):
+        tried += [to for to, _ in asked(cores.tick(LATE, TIMEOUT_MS))]
+    assert tried == [0, 1, 2, 0]
+
+
+@pytest.mark.rule("R23")
+def test_answers_that_were_not_asked_for_are_ignored(cores: Cores) -> None:
+    assert not cores.receive(LATE, answer(0, *ROOTS)).transfer
+    [(first, _)] = asked(begun(cores))
+    other = next(source for source in SOURCES if source != first)
+    assert not cores.receive(LATE, answer(other, *ROOTS)).transfer
+
+
+# -- how it goes on
+
+
+def installed(
+    cores: Cores, source: int, paths: tuple[bytes, ...], wanted: tuple[bytes, ...] = ()
+) -> Output:
+    cores.receive(LATE, answer(source, *paths))
+    return cores.step(LATE, events.NodesInstalled(source, paths, wanted))
+
+
+@pytest.mark.rule("R23")
+def test_what_differs_is_fetched_from_all_sources_at_once(cores: Cores) -> None:
+    begun(cores)
+    wanted = tuple(bytes([0, nibble]) for nibble in range(16)) + tuple(
+        bytes([0, 1, nibble]) for nibble in range(16)
+    )
+    questions = asked(installed(cores, 0, ROOTS, wanted))
+    assert [to for to, _ in questions] == [0, 1]
+    assert [len(body.paths) for _, body in questions] == [PATHS_PER_FETCH] * 2
+    assert {path for _, body in questions for path in body.paths} == set(wanted)
+
+
+@pytest.mark.rule("R23")
+def test_what_an_answer_leaves_out_is_asked_for_again(cores: Cores) -> None:
+    begun(cores)
+    questions = asked(installed(cores, 0, ROOTS[:1]))
+    assert [path for _, body in questions for path in body.paths] == [ROOTS[1]]
+
+
+@pytest.mark.rule("R23")
+def test_the_state_is_taken_up_when_nothing_is_left_to_fetch(cores: Cores) -> None:
+    begun(cores)
+    output = installed(cores, 0, ROOTS)
+    assert output.transfer == (FinishTransfer(),)
+    failed = cores.step(LATE, events.TransferFailed())
+    assert [set(body.paths) for _, body in asked(failed)] == [set(ROOTS)], "all over again"
+    assert installed(cores, 0, ROOTS).transfer == (FinishTransfer(),)
+    done = cores.step(LATE, events.StateInstalled(summary_of(2 * K), (), None))
+    assert cores.cores[LATE].queue.executed == 2 * K
+    assert not asked(done)
+    assert not asked(cores.tick(LATE, 10 * TIMEOUT_MS))
+
+
+@pytest.mark.rule("R23")
+def test_a_copy_of_an_answer_changes_nothing(cores: Cores) -> None:
+    begun(cores)
+    installed(cores, 0, ROOTS, (b"\x00\x01",))
+    again = cores.step(LATE, events.NodesInstalled(1, ROOTS, ()))
+    assert not again.transfer
+    assert not again.sends
+
+
+@pytest.mark.rule("R23")
+def test_a_newer_target_replaces_one_that_nobody_serves_any_more(cores: Cores) -> None:
+    begun(cores)
+    certify(cores, 4 * K)
+    for source in SOURCES:  # the pinned state is gone everywhere
+        cores.receive(LATE, StateNodes(source, summary_of(4 * K), ()))
+    output = cores.tick(LATE, SMALL.heartbeat_interval_ms)
+    assert [body.seq for _, body in asked(output)] == [4 * K]
+
+
+@pytest.mark.rule("R23")
+def test_without_a_newer_target_the_sources_are_asked_again_after_a_while(cores: Cores) -> None:
+    begun(cores)
+    for source in SOURCES:
+        cores.receive(LATE, StateNodes(source, summary_of(4 * K), ()))
+    assert not asked(cores.tick(LATE, SMALL.heartbeat_interval_ms))
+    assert asked(cores.tick(LATE, TIMEOUT_MS)) == [(0, FetchState(LATE, 2 * K, ROOTS))]
+
+
+@pytest.mark.rule("R23")
+def test_a_stalling_source_is_given_up_in_time_although_others_answer(cores: Cores) -> None:
+    begun(cores)
+    wanted = tuple(bytes([0, n // 16, n % 16]) for n in range(2 * PATHS_PER_FETCH))
+    questions = asked(installed(cores, 0, ROOTS, wanted))
+    stalled = questions[1][1].paths
+    for _ in range(4):  # the other goes on answering, and is asked for more each time
+        cores.pass_time(TIMEOUT_MS // 5)
+        question = next(body for to, body in questions if to == 0)
+        more = tuple(bytes([1, cores.now.mono % 16, n]) for n in range(PATHS_PER_FETCH))
+        questions = asked(installed(cores, 0, question.paths, more))
+    output = cores.tick(LATE, TIMEOUT_MS // 5)
+    assert output.rejections == (Rejection("state-transfer: no answer in time", 1),)
+    assert [(to, body.paths) for to, body in asked(output)] == [(2, stalled)]
+
+
+@pytest.mark.rule("R23")
+def test_a_refusal_that_comes_late_changes_nothing(cores: Cores) -> None:
+    begun(cores)
+    asked_again = asked(cores.tick(LATE, TIMEOUT_MS))
+    assert [to for to, _ in asked_again] == [1]
+    late = cores.step(LATE, events.NodesRefused(0, "no match"))
+    assert not asked(late)
+    cores.step(LATE, events.StateInstalled(summary_of(2 * K), (), None))
+    assert not cores.step(LATE, events.NodesRefused(1, "no match")).sends
+
+
+@pytest.mark.rule("R23")
+def test_a_target_that_is_still_served_is_not_replaced(cores: Cores) -> None:
+    begun(cores)
+    certify(cores, 4 * K)
+    assert not asked(cores.tick(LATE, SMALL.heartbeat_interval_ms))
+
+
+
+# -- R24
+
+
+@pytest.mark.rule("R24")
+def test_nothing_is_executed_while_the_state_is_replaced(cores: Cores) -> None:
+    begun(cores)
+    assert [execute.seq for execute in commit(cores, 1).execute] == [1], "not given up yet"
+    cores.step(LATE, events.Executed(1, None, (), None))
+    cores.receive(LATE, answer(0, *ROOTS))
+    assert not commit(cores, 2).execute
+    assert not commit(cores, 2 * K + 1).execute
+    output = cores.step(LATE, events.StateInstalled(summary_of(2 * K), (), None))
+    assert [execute.seq for execute in output.execute] == [2 * K + 1], "not 2: it is in the state"
+
+
+@pytest.mark.rule("R24")
+def test_a_transfer_that_ordering_has_overtaken_is_dropped(cores: Cores) -> None:
+    begun(cores, seq=K)
+    for seq in range(1, K + 1):
+        commit(cores, seq)
+        cores.step(LATE, events.Executed(seq, summary_of(seq) if seq == K else None, (), None))
+    output = cores.receive(LATE, answer(0, *ROOTS, seq=K))
+    assert not output.transfer
+    assert [execute.seq for execute in commit(cores, K + 1).execute] == [K + 1]
+    assert not asked(cores.tick(LATE, 10 * TIMEOUT_MS))
+
+
+@pytest.mark.rule("R24")
+def test_a_replica_that_died_in_the_middle_executes_nothing_until_it_has_a_whole_state(
+    cores: Cores,
+) -> None:
+    core = cores.restart(LATE, complete=False)
+    assert core.queue.paused
+    assert not commit(cores, 1).execute
+    assert not core.may_read
+    certify(cores, 2 * K)
+    for _ in range(4):
+        output = cores.tick(LATE, SMALL.heartbeat_interval_ms)
+    assert [body.seq for _, body in asked(output)] == [2 * K]

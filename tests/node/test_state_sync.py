@@ -1,0 +1,40 @@
+"""Serving checkpoints to replicas that are behind: within a budget per peer (R25)."""
+
+import pytest
+from cores import Cores
+
+from pbft.messages import FetchState
+from pbft.node.state_sync import SERVED_BURST_BYTES, PinnedCheckpoints
+from pbft.storage.memory_database import MemoryDatabase
+from pbft.storage.state_store import StateStore
+from pbft.storage.state_trees import STATE_TABLES
+
+
+class Sent(list):
+    """A transport that notes to whom something goes."""
+
+    def send(self, to: int, _packet: object) -> None:
+        self.append(to)
+
+
+def filled(size: int) -> StateStore:
+    store = StateStore(MemoryDatabase(STATE_TABLES))
+    store.begin_batch(1, 10)
+    store.application.put(b"k", bytes(size))
+    store.flush()
+    return store
+
+
+@pytest.mark.rule("R25")
+@pytest.mark.parametrize("size", [0, SERVED_BURST_BYTES // 8])
+def test_serving_state_has_a_budget_per_peer_that_counts_paths_and_bytes(size: int) -> None:
+    sent = Sent()
+    pins = PinnedCheckpoints(Cores().contexts[0], sent)
+    pins.pin(filled(size).pin())
+    paths = (b"\x00",) if size else tuple(bytes([0, n // 16, n % 16]) for n in range(64))
+    fetch = FetchState(1, 1, paths)
+    served = [pins.serve(fetch, 0) for _ in range(1000)].count(True)
+    assert 0 < served < 10
+    assert pins.serve(FetchState(2, 1, (b"\x00",)), 0)
+    assert pins.serve(fetch, 10_000_000)
+    assert sent == [1] * served + [2, 1]

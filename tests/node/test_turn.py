@@ -1,0 +1,75 @@
+"""One turn: in which order frames are opened, and when the state is flushed."""
+
+import pytest
+from target import START, Target, frame
+
+from pbft.apps.kv_codec import Put
+from pbft.apps.kv_codec import encode as encode_operation
+from pbft.codec import batch_digest, request_digest
+from pbft.messages import (
+    Batch,
+    Commit,
+    CommittedBatch,
+    Envelope,
+    Prepare,
+    PrePrepare,
+    Proposal,
+    Request,
+)
+from pbft.node import turn
+from pbft.simulation.runner import run
+from pbft.simulation.scenario import scenario_of
+
+
+@pytest.fixture
+def target() -> Target:
+    """A backup that may vote."""
+    made = Target()
+    made.node.core.gate.release("unconfirmed")
+    return made
+
+
+def batch_of(*requests: Envelope) -> tuple[Batch, bytes]:
+    batch = Batch(START.wall, requests)
+    return batch, batch_digest(START.wall, map(request_digest, requests))
+
+
+def committed(target: Target, seq: int, request: Request) -> bytes:
+    batch, digest = batch_of(target.sign(request))
+    votes = tuple(target.sign(Commit(replica, 0, seq, digest)) for replica in (0, 2, 3))
+    return frame(CommittedBatch(votes, batch))
+
+
+def put(target: Target, bundle: int, size: int) -> Request:
+    operation = encode_operation(Put(b"key-%d" % bundle, b"x" * size))
+    return Request(target.clients[0].public_key, 1, bundle, 0, False, (operation,))
+
+
+@pytest.mark.rule("R43")
+def test_a_vote_that_an_earlier_frame_of_the_turn_makes_useless_is_not_verified(target):
+    batch, digest = batch_of(target.sign(Request(target.clients[0].public_key, 1, 0, 0, False, ())))
+    proposal = Proposal(target.sign(PrePrepare(0, 0, 1, digest)), batch)
+    target.take(frame(proposal), 0)
+    before = target.verifications
+    for backup in (2, 3):
+        target.node.receive(frame(target.sign(Prepare(backup, 0, 1, digest))), backup)
+    target.node.run()
+    assert target.verifications - before == 1
+    assert target.counters["vote-not-needed"] == 1
+
+
+def test_the_state_is_flushed_between_checkpoints_once_much_has_changed(target, monkeypatch):
+    monkeypatch.setattr(turn, "FLUSH_BYTES", 10_000)
+    opening = Request(target.clients[0].public_key, 1, 0, 0, False, ())
+    target.take(committed(target, 1, opening), 0)
+    target.take(committed(target, 2, put(target, 1, 100)), 0)
+    assert target.node.store.summary().seq == 0
+    target.take(committed(target, 3, put(target, 2, 10_000)), 0)
+    assert target.node.store.summary().seq == 3
+    assert target.node.store.unflushed_bytes == 0
+
+
+@pytest.mark.parametrize("seed", [3, 8, 21])
+def test_replicas_that_flush_after_every_batch_agree_and_survive_crashes(seed, monkeypatch):
+    monkeypatch.setattr(turn, "FLUSH_BYTES", 0)
+    assert run(scenario_of(seed)).failures == ()
