@@ -44,8 +44,9 @@ class Client:
         self._config = config
         self._signer = signer
         self._deadline = deadline
-        seed = secrets.randbits(256)
-        self._session = ClientSession(config, signer, Ed25519Verifier(), seed)
+        if signer.public_key not in config.client_keys():
+            raise LocalError("this key is none of the clients' in the cluster's configuration")
+        self._session = self._fresh_session()
         self._weak = Quorum(len(config.replicas)).w
         self._futures: dict[Ticket, asyncio.Future[bytes]] = {}
         self._links: Links | None = None
@@ -61,9 +62,14 @@ class Client:
         """A client from `cluster.toml` and a private key file. Raises ConfigError, KeyFileError."""
         return cls(load_cluster(cluster), load_signer(key), deadline=deadline)
 
+    def _fresh_session(self) -> ClientSession:
+        verifier = Ed25519Verifier()
+        return ClientSession(self._config, self._signer, verifier, secrets.randbits(256))
+
     async def __aenter__(self) -> Self:
         if self._links is not None:
             raise LocalError("the client is open already")
+        self._session = self._fresh_session()  # a seed of its own, also after a fork
         self._loop = asyncio.get_running_loop()
         self._epoch = time.time_ns() // 1000 - int(self._loop.time() * 1e6)
         self._links = Links(self._config, self._signer, self._on_open, self._on_packet)

@@ -11,9 +11,10 @@ from client.ticket import Ticket
 from client.waiting import WaitingOperations
 from pbft.codec import encode_packet, reply_leaf, request_digest
 from pbft.messages import (
+    CROWDED,
     EXECUTED,
+    FAILED,
     OK,
-    REFUSED,
     SESSION_REFUSED,
     OperationResult,
     Reply,
@@ -114,7 +115,11 @@ class OrderedOperations:
         if leaf.bundle != OPENING and self._numbers is not None:
             self._numbers.finish(leaf.bundle)
         for ticket, result in zip(bundle.tickets, leaf.results, strict=True):
-            self._shared.output.complete(ticket, outcome(result))
+            if result.code == CROWDED and len(bundle.tickets) > 1 and not ticket.done:
+                ticket.alone = True
+                self._queue_of(ticket).put_back(ticket)
+            else:
+                self._shared.output.complete(ticket, outcome(result))
 
     def _session_lost(self, leaf: ReplyLeaf) -> None:
         """The session is of no use any more; what was sent in it is never sent again (R45)."""
@@ -167,7 +172,10 @@ class OrderedOperations:
     def _open(self, now: int) -> None:
         random = self._shared.random.getrandbits(RANDOM_BITS)
         self._numbers = SessionNumbers(session_number(now, random, self._lowest_session))
-        self._opening = self._seal(self._numbers, OPENING, (), False, now)
+        # An opening acknowledges nothing. The number tells it from that of another process which
+        # shares the key and has drawn the same session: only one of them opens it (R45).
+        mark = self._shared.random.getrandbits(63)
+        self._opening = self._seal(self._numbers, OPENING, (), False, now, acknowledged=mark)
         self._shared.send_to_all(self._opening)
 
     def _send_bundle(self, queue: WaitingOperations, now: int) -> None:
@@ -185,6 +193,7 @@ class OrderedOperations:
         tickets: tuple[Ticket, ...],
         read_only: bool,
         now: int,
+        acknowledged: int | None = None,
     ) -> bytes:
         """The packet of a new bundle, which counts as in flight from now on."""
         shared = self._shared
@@ -192,7 +201,7 @@ class OrderedOperations:
             client=shared.envelopes.client,
             session=numbers.session,
             bundle=number,
-            acknowledged=numbers.acknowledged,
+            acknowledged=numbers.acknowledged if acknowledged is None else acknowledged,
             read_only=read_only,
             operations=tuple(ticket.operation for ticket in tickets),
         )
@@ -209,7 +218,7 @@ def outcome(result: OperationResult) -> bytes | ClientError:
     if result.code == OK:
         return result.value
     text = result.value.decode(errors="replace")
-    return Refused(text) if result.code == REFUSED else ApplicationFailed(text)
+    return ApplicationFailed(text) if result.code == FAILED else Refused(text)
 
 
 def _number_in(leaf: ReplyLeaf) -> int:

@@ -12,7 +12,7 @@ from client.shared import Shared
 from client.ticket import Ticket
 from client.waiting import WaitingOperations
 from pbft.codec import encode_packet
-from pbft.messages import Envelope, OperationResult, Read, ReadReply
+from pbft.messages import CROWDED, Envelope, OperationResult, Read, ReadReply
 
 READS_IN_FLIGHT = 8
 FAST_READ_TIMEOUT_US = 300_000
@@ -85,7 +85,7 @@ class FastReads:
             most = max(votes, key=lambda result: votes[result], default=None)
             count = votes[most] if most is not None else 0
             if most is not None and count >= self._shared.quorum.q:
-                self._shared.output.complete(ticket, outcome(most))
+                self._settle(read, ticket, most)
             elif count + missing < self._shared.quorum.q:
                 self._order(ticket)
             else:
@@ -93,6 +93,13 @@ class FastReads:
             del read.undecided[index]
         if not read.undecided:
             del self._in_flight[nonce]
+
+    def _settle(self, read: _FastRead, ticket: Ticket, result: OperationResult) -> None:
+        if result.code == CROWDED and read.size > 1:
+            ticket.alone = True
+            self._order(ticket)
+        else:
+            self._shared.output.complete(ticket, outcome(result))
 
     def advance(self, now: int) -> None:
         """Order what has waited too long, and ask what waits."""

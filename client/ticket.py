@@ -23,6 +23,7 @@ class Ticket:
     read_only: bool = False
     deadline: int | None = None
     progress: Progress = Progress.WAITING
+    alone: bool = False  # it found no room beside others, and shares no bundle any more
 
     @property
     def done(self) -> bool:

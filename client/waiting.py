@@ -42,7 +42,7 @@ class WaitingOperations:
         while self._tickets and len(taken) < max_operations:
             ticket = next(iter(self._tickets.values()))
             size += len(ticket.operation)
-            if taken and size > max_bytes:
+            if taken and (size > max_bytes or ticket.alone or taken[0].alone):
                 break
             self._tickets.popitem(last=False)
             ticket.progress = Progress.SENT

@@ -72,10 +72,14 @@ def check_parameters(parameters: Parameters) -> None:
         raise ConfigError("parameter heartbeat_timeout_ms must be above heartbeat_interval_ms")
 
 
-def _check_new_view_fits(n: int, window: int) -> None:
+def largest_window(n: int) -> int:
     """A NEW-VIEW may carry a prepared certificate for all of the window, q times (O4.4)."""
     q = Quorum(n).q
-    most = MAX_FRAME_BYTES // (q * q * VOTE_BYTES)
+    return MAX_FRAME_BYTES // (q * q * VOTE_BYTES)
+
+
+def _check_new_view_fits(n: int, window: int) -> None:
+    most = largest_window(n)
     if window > most:
         raise ConfigError(
             f"parameter window must be at most {most} with {n} replicas, so that a NEW-VIEW "

@@ -247,13 +247,16 @@ class Read(Body, frozen=True, tag=21):
 
 
 class OperationResult(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One operation's outcome: `code` is OK, REFUSED (by the application) or FAILED (R47)."""
+    """One operation's outcome: `code` is OK, REFUSED by the application, FAILED (R47), or CROWDED.
 
-    code: Annotated[int, Meta(ge=0, le=2)]
+    CROWDED: without effect, since others of its bundle have used up what a bundle may cost.
+    """
+
+    code: Annotated[int, Meta(ge=0, le=3)]
     value: bytes
 
 
-OK, REFUSED, FAILED = 0, 1, 2
+OK, REFUSED, FAILED, CROWDED = 0, 1, 2, 3
 
 Results = Annotated[tuple[OperationResult, ...], Meta(max_length=MAX_BUNDLE_OPERATIONS)]
 

@@ -3,9 +3,11 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from itertools import cycle, islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -14,25 +16,32 @@ from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
+from client.client import Client
 from client.errors import ClientError
 from client.kv import KV
-from pbft.cli.connection import client_option, connect, keys_option
+from pbft.cli.connection import keys_option
 from pbft.cli.errors import CliError
+from pbft.config import ClusterConfig
 from pbft.config_file import load_cluster
-from pbft.config_keys import CLUSTER_FILE
+from pbft.config_keys import CLUSTER_FILE, client_key_file, load_client_signer
 
 DEADLINE_S = 10.0  # of each operation; so it is also how long a run may take beyond its duration
 PAUSE_S = 0.05  # after an error, so that a refused client does not spin
 KEYS_PER_LOOP = 1000
+READ_KEY = b"bench/read"
 
 
 class Load(Struct, frozen=True):
-    """What to put on: `clients` * `in_flight` loops of puts with values of `size` bytes."""
+    """What to put on: `clients` * `in_flight` loops of puts with values of `size` bytes.
+
+    With `reads` they are fast reads of one such value instead.
+    """
 
     clients: int
     in_flight: int
     size: int
     duration: float  # seconds
+    reads: bool = False
 
 
 class Outcome(Struct, frozen=True):
@@ -48,18 +57,25 @@ class Outcome(Struct, frozen=True):
     p90_ms: float
     p99_ms: float
     max_ms: float
+    longest_pause_ms: float  # in which no client got an answer
     errors: dict[str, int]
 
 
 @click.command()
 @keys_option
-@client_option
+@click.option(
+    "--client",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Whose key to use; may be given more than once.  [default: every client's key there]",
+)
 @click.option(
     "--clients",
     default=16,
     show_default=True,
     type=click.IntRange(1, 1024),
-    help="How many clients; each has a session of its own.",
+    help="How many clients, with a session each; where keys are fewer, they share them.",
 )
 @click.option(
     "--in-flight",
@@ -82,23 +98,16 @@ class Outcome(Struct, frozen=True):
     type=click.FloatRange(0, 86_400, min_open=True),
     help="Seconds.",
 )
+@click.option("--reads", is_flag=True, help="Fast reads of one value instead of puts.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def bench(
-    keys: Path,
-    client_name: str,
-    clients: int,
-    in_flight: int,
-    size: int,
-    duration: float,
-    as_json: bool,
-) -> None:
-    """Measure throughput and latency of puts, each client waiting for its answers.
+def bench(keys: Path, names: tuple[str, ...], as_json: bool, **load: Any) -> None:
+    """Measure throughput and latency, each client waiting for its answers.
 
     Writes to keys that begin with "bench/". Exit code 1 if no operation succeeded.
     """
-    _check_limits(keys, clients, size)
-    load = Load(clients, in_flight, size, duration)
-    outcome = uvloop.run(run(load, keys, client_name))
+    config = load_cluster(keys / CLUSTER_FILE)
+    chosen = names or client_names(config, keys)
+    outcome = uvloop.run(run(Load(**load), config, keys, chosen))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(outcome)))
     else:
@@ -107,76 +116,101 @@ def bench(
         raise CliError("no operation succeeded: see `pbft status` for who is reachable")
 
 
-def _check_limits(keys: Path, clients: int, size: int) -> None:
-    parameters = load_cluster(keys / CLUSTER_FILE).parameters
-    if clients > parameters.sessions_per_client:
+def client_names(config: ClusterConfig, keys: Path) -> tuple[str, ...]:
+    """The clients of the cluster whose private keys are in the folder. Raises CliError."""
+    names = (client.name for client in config.clients)
+    found = tuple(name for name in names if client_key_file(keys, name).exists())
+    if not found:
+        raise CliError(f"there is no client's key in {keys}")
+    return found
+
+
+def _check_limits(config: ClusterConfig, load: Load, names: Sequence[str]) -> None:
+    parameters = config.parameters
+    sessions = -(-load.clients // len(names))
+    if sessions > parameters.sessions_per_client:
         raise CliError(
-            f"one key has at most {parameters.sessions_per_client} sessions in this cluster, "
-            f"so --clients {clients} would evict one another"
+            f"a key has at most {parameters.sessions_per_client} sessions here, and there are "
+            f"{len(names)} keys, so --clients {load.clients} would evict one another"
         )
-    if size + 1024 > parameters.max_operation_bytes:
+    if load.size + 1024 > parameters.max_operation_bytes:
         raise CliError(f"--size is at most {parameters.max_operation_bytes - 1024} in this cluster")
 
 
-async def run(load: Load, keys: Path, client_name: str) -> Outcome:
-    """Put on `load` and measure. Raises ConfigError, KeyFileError, ClientError."""
+async def run(load: Load, config: ClusterConfig, keys: Path, names: Sequence[str]) -> Outcome:
+    """Put on `load` with the keys of these clients in turn, and measure.
+
+    Raises CliError, ConfigError, KeyFileError, ClientError.
+    """
+    _check_limits(config, load, names)
+    signers = [load_client_signer(config, keys, name) for name in names]
     async with AsyncExitStack() as stack:
         stores = [
-            KV(await stack.enter_async_context(connect(keys, client_name, DEADLINE_S)))
-            for _ in range(load.clients)
+            KV(await stack.enter_async_context(Client(config, signer, deadline=DEADLINE_S)))
+            for signer in islice(cycle(signers), load.clients)
         ]
-        await asyncio.gather(*(store.put(b"bench/warm-up", b"") for store in stores))
-        return await _measure(load, stores)
+        value = b"x" * load.size
+        await asyncio.gather(*(store.put(READ_KEY, value) for store in stores))
+        return await Run(load).measure(stores)
 
 
-async def _measure(load: Load, stores: list[KV]) -> Outcome:
-    latencies: list[float] = []
-    errors: Counter[str] = Counter()
-    start = time.perf_counter()
-    loops = [
-        _loop(store, f"bench/{number}/{lane}", load, start, latencies, errors)
-        for number, store in enumerate(stores)
-        for lane in range(load.in_flight)
-    ]
-    await asyncio.gather(*loops)
-    return _summarize(load, time.perf_counter() - start, latencies, errors)
+class Run:
+    """One run and what is measured in it."""
 
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._value = b"x" * load.size
+        self._start = time.perf_counter()
+        self._latencies: list[float] = []
+        self._answers: list[float] = [self._start]
+        self._errors: Counter[str] = Counter()
 
-async def _loop(
-    store: KV,
-    prefix: str,
-    load: Load,
-    start: float,
-    latencies: list[float],
-    errors: Counter[str],
-) -> None:
-    value, number = b"x" * load.size, 0
-    while (began := time.perf_counter()) < start + load.duration:
-        try:
-            await store.put(f"{prefix}/{number % KEYS_PER_LOOP}".encode(), value)
-        except ClientError as error:
-            errors[type(error).__name__] += 1
-            await asyncio.sleep(PAUSE_S)
-        else:
-            latencies.append(time.perf_counter() - began)
-        number += 1
+    async def measure(self, stores: Sequence[KV]) -> Outcome:
+        """Run every loop for the load's duration."""
+        self._start = self._answers[0] = time.perf_counter()
+        lanes = range(self._load.in_flight)
+        await asyncio.gather(
+            *(self._loop(store, f"{n}/{lane}") for n, store in enumerate(stores) for lane in lanes)
+        )
+        return self._summarize(time.perf_counter() - self._start)
 
+    async def _loop(self, store: KV, name: str) -> None:
+        operate = self._reader(store) if self._load.reads else self._writer(store, name)
+        number = 0
+        while (began := time.perf_counter()) < self._start + self._load.duration:
+            try:
+                await operate(number)
+            except ClientError as error:
+                self._errors[type(error).__name__] += 1
+                await asyncio.sleep(PAUSE_S)
+            else:
+                self._answers.append(time.perf_counter())
+                self._latencies.append(self._answers[-1] - began)
+            number += 1
 
-def _summarize(load: Load, seconds: float, latencies: list[float], errors: Counter[str]) -> Outcome:
-    ordered = sorted(1000 * latency for latency in latencies)
-    return Outcome(
-        clients=load.clients,
-        in_flight=load.in_flight,
-        size=load.size,
-        seconds=round(seconds, 3),
-        operations=len(ordered),
-        operations_per_second=round(len(ordered) / seconds, 1),
-        p50_ms=percentile(ordered, 50),
-        p90_ms=percentile(ordered, 90),
-        p99_ms=percentile(ordered, 99),
-        max_ms=percentile(ordered, 100),
-        errors=dict(sorted(errors.items())),
-    )
+    def _writer(self, store: KV, name: str) -> Callable[[int], Awaitable[object]]:
+        return lambda n: store.put(f"bench/{name}/{n % KEYS_PER_LOOP}".encode(), self._value)
+
+    def _reader(self, store: KV) -> Callable[[int], Awaitable[object]]:
+        return lambda _number: store.get(READ_KEY)
+
+    def _summarize(self, seconds: float) -> Outcome:
+        ordered = sorted(1000 * latency for latency in self._latencies)
+        pauses = [1000 * (later - earlier) for earlier, later in pairwise(self._answers)]
+        return Outcome(
+            clients=self._load.clients,
+            in_flight=self._load.in_flight,
+            size=self._load.size,
+            seconds=round(seconds, 3),
+            operations=len(ordered),
+            operations_per_second=round(len(ordered) / seconds, 1),
+            p50_ms=percentile(ordered, 50),
+            p90_ms=percentile(ordered, 90),
+            p99_ms=percentile(ordered, 99),
+            max_ms=percentile(ordered, 100),
+            longest_pause_ms=round(max(pauses, default=0.0), 3),
+            errors=dict(sorted(self._errors.items())),
+        )
 
 
 def percentile(ordered: Sequence[float], percent: int) -> float:

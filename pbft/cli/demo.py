@@ -1,11 +1,13 @@
 """`pbft demo`: a cluster under load that loses its primary, carries a liar, and holds."""
 
 import asyncio
+import signal
 import socket
 import tempfile
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from pbft.config import ClusterConfig
 from pbft.simulation.linearizability import Verdict, check
 
 REPLICAS = 4
+LOG = "replicas.log"
 WAIT_SECONDS = 30.0
 POLL_SECONDS = 0.1
 PORTS = range(20_000, 30_000, 10)
@@ -49,17 +52,34 @@ PORTS = range(20_000, 30_000, 10)
 def demo(clients: int, operations: int) -> None:
     """Run four replicas through a crash of the primary, a liar and an equivocating primary."""
     with tempfile.TemporaryDirectory(prefix="pbft-demo-") as folder:
-        failures = uvloop.run(_demo(Path(folder), clients, operations))
-    if failures:
-        raise CliError("the demo failed: " + "; ".join(failures))
+        try:
+            failures = uvloop.run(_demo(Path(folder), clients, operations))
+            if failures:
+                raise CliError("the demo failed: " + "; ".join(failures))
+        except CliError:
+            click.echo(_last_lines(Path(folder) / LOG), err=True, nl=False)
+            raise
+        except asyncio.CancelledError:
+            raise CliError("the demo was told to stop") from None
+
+
+def _last_lines(log: Path) -> str:
+    """What the replicas said last."""
+    if not log.exists():
+        return ""
+    with log.open() as lines:
+        return "".join(deque(lines, maxlen=3 * REPLICAS))
 
 
 async def _demo(folder: Path, clients: int, operations: int) -> list[str]:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     console = Console()
     keys, data = folder / "keys", folder / "data"
     plan = Plan(replicas=REPLICAS, clients=clients + 1, base_port=_free_ports(), lab=True)
     config = generate(plan, keys)
-    with (folder / "replicas.log").open("wb") as log:
+    with (folder / LOG).open("wb") as log:
         processes = ReplicaProcesses(keys, data, None, log)
         try:
             for replica in range(REPLICAS):
@@ -85,32 +105,11 @@ async def _clients(keys: Path, count: int) -> AsyncIterator[list[Client]]:
 def _free_ports() -> int:
     """A base port such that one port per replica is free there now."""
     for base in PORTS:
-        with _Ports() as sockets:
-            if all(sockets.bind(base + replica) for replica in range(REPLICAS)):
-                return base
+        with suppress(OSError):
+            for port in range(base, base + REPLICAS):
+                socket.create_server(("127.0.0.1", port)).close()
+            return base
     raise CliError("no four free ports in a row on 127.0.0.1")
-
-
-class _Ports:
-    """Binds ports to see whether they are free, and lets go of them."""
-
-    def __enter__(self) -> "_Ports":
-        self._sockets: list[socket.socket] = []
-        return self
-
-    def bind(self, port: int) -> bool:
-        """Whether `port` is free on 127.0.0.1."""
-        tried = socket.socket()
-        self._sockets.append(tried)
-        try:
-            tried.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-    def __exit__(self, *_: object) -> None:
-        for tried in self._sockets:
-            tried.close()
 
 
 class Demo:
@@ -130,6 +129,7 @@ class Demo:
         self._processes = processes
         self._watcher = watcher
         self._done = 0
+        self._told = False
         self._moved = asyncio.Event()
         self._total = operations // len(clients) * len(clients)
         self._load = [LoadClient(i, client, self._count) for i, client in enumerate(clients)]
@@ -145,7 +145,7 @@ class Demo:
 
     def _count(self) -> None:
         self._done += 1
-        self._progress.update(self._task, completed=self._done)
+        self._progress.update(self._task, completed=self._done, total=max(self._done, self._total))
         self._moved.set()
 
     async def run(self) -> list[str]:
@@ -154,13 +154,20 @@ class Demo:
         with self._progress:
             each = self._total // len(self._load)
             await self._until("all replicas answer", self._all_answer)
-            load = [asyncio.create_task(client.run(each)) for client in self._load]
+            load = [asyncio.create_task(self._work(client, each)) for client in self._load]
             faulty = await self._story()
+            self._told = True
             await asyncio.gather(*load)
             await self._load[0].read_all()
         failures = await self._check(faulty)
         self._report(failures, time.monotonic() - started)
         return failures
+
+    async def _work(self, client: LoadClient, operations: int) -> None:
+        """At least that many, and on until the story is told: without load nothing happens."""
+        await client.run(operations)
+        while not self._told:
+            await client.run(1)
 
     async def _story(self) -> int:
         await self._share(0.15)

@@ -17,7 +17,7 @@ from crypto.signing import Ed25519Signer
 from pbft.cli.errors import CliError
 from pbft.cli.options import folder_option
 from pbft.config import ClientInfo, ClusterConfig, Parameters, ReplicaInfo
-from pbft.config_check import check, check_replica_count
+from pbft.config_check import check, check_replica_count, largest_window
 from pbft.config_file import save_cluster
 from pbft.config_keys import CLUSTER_FILE, client_key_file, replica_key_file
 from pbft.core.quorum import Quorum
@@ -130,9 +130,17 @@ def _why_not_written(folder: Path, error: OSError) -> str:
     return f"cannot write to {folder}: {reason}"
 
 
+def fitting(replicas: int) -> Parameters:
+    """The default parameters, with a window that is small enough for that many replicas."""
+    usual = Parameters()
+    window = min(usual.window, largest_window(replicas))
+    interval = min(usual.checkpoint_interval, window // 2)
+    return msgspec.structs.replace(usual, window=window, checkpoint_interval=interval)
+
+
 def _parse_settings(
     _context: click.Context, _option: click.Parameter, settings: tuple[str, ...]
-) -> Parameters:
+) -> dict[str, int]:
     values: dict[str, int] = {}
     for setting in settings:
         name, _, value = setting.partition("=")
@@ -141,7 +149,7 @@ def _parse_settings(
         if not value.isascii() or not value.isdigit() or len(value) > 10:
             raise click.BadParameter(f"{name} takes a whole number, not {value!r}")
         values[name] = int(value)
-    return msgspec.structs.replace(Parameters(), **values)
+    return values
 
 
 def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
@@ -163,13 +171,15 @@ def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
 )
 @click.option("--lab", is_flag=True, help="A test cluster: faulty-node modes are allowed.")
 @folder_option("--out", "The folder to write to.", "keys")
-def keygen(out: Path, **plan: Any) -> None:
+def keygen(out: Path, replicas: int, parameters: dict[str, int], **plan: Any) -> None:
     """Make the keys and cluster.toml of a new cluster.
 
     Writes cluster.toml, which is public and the same for everybody, and one private key per replica
     and client, each to be moved to its owner. Nothing is overwritten.
     """
-    config = generate(Plan(**plan), out)
+    check_replica_count(replicas)
+    chosen = msgspec.structs.replace(fitting(replicas), **parameters)
+    config = generate(Plan(replicas=replicas, parameters=chosen, **plan), out)
     quorum = Quorum(len(config.replicas))
     click.echo(
         f"cluster {config.cluster_id.hex()[:16]}: "

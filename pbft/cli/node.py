@@ -11,7 +11,7 @@ import uvloop
 
 from pbft.apps.state_machine import StateMachine
 from pbft.cli.errors import CliError
-from pbft.cli.options import app_option, folder_option, keys_option, parse_endpoint
+from pbft.cli.options import app_option, folder_option, keys_option, parse_endpoint, show_endpoint
 from pbft.config import ClusterConfig, ReplicaInfo
 from pbft.config_file import load_cluster
 from pbft.config_keys import CLUSTER_FILE, load_replica_signer
@@ -114,7 +114,7 @@ def faulty_wrapper(config: ClusterConfig, modes: str | None, *, dormant: bool = 
 
 
 def _cannot_listen(replica: ReplicaInfo, metrics: str | None, error: OSError) -> str:
-    place = f"{replica.host}:{replica.port}" + (f" and {metrics}" if metrics else "")
+    place = show_endpoint(replica.host, replica.port) + (f" and {metrics}" if metrics else "")
     reason = (error.strerror or str(error)).partition(" (")[0]  # libraries add the address
     return (
         f"replica {replica.id} cannot listen on {place}: {reason}; "

@@ -53,6 +53,11 @@ def parse_number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
+def show_endpoint(host: str, port: int) -> str:
+    """As `parse_endpoint` reads it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def parse_endpoint(option: str, text: str) -> tuple[str, int]:
     """`HOST:PORT`, or `[HOST]:PORT` with an IPv6 address. Raises CliError."""
     host, _, digits = text.rpartition(":")

@@ -14,6 +14,7 @@ from rich.table import Table
 from client.client import Client
 from client.errors import DeadlineExceeded, NotConnected, RemoteError
 from pbft.cli.connection import client_option, connect, keys_option, timeout_option
+from pbft.cli.options import show_endpoint
 from pbft.config import ReplicaInfo
 from pbft.config_file import load_cluster
 from pbft.config_keys import CLUSTER_FILE
@@ -116,7 +117,7 @@ def _as_json(answer: Answer) -> dict[str, Any]:
 
 
 def _address(replica: ReplicaInfo) -> str:
-    return f"{replica.host}:{replica.port}"
+    return show_endpoint(replica.host, replica.port)
 
 
 def _table(answers: list[Answer]) -> Table:

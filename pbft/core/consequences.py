@@ -50,9 +50,10 @@ class Consequences(Parts):
         self.transfer.start(certified, now)
 
     def _hopeless(self, fact: checkpoints.NoQuorumPossible, _now: Instant) -> None:
+        self._outbox.show_state = fact.seq
         self._outbox.halt = (
-            f"no digest of the state after {fact.seq} can reach a quorum any more: "
-            "replicas disagree about the state; compare them before starting again"
+            f"no digest of the state after {fact.seq} can reach a quorum any more: replicas "
+            "disagree about the state; compare their `state-tree` log lines before starting again"
         )
 
     def _suspected(self, fact: suspicion.PrimarySuspected, now: Instant) -> None:

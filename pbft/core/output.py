@@ -126,6 +126,7 @@ class Output(Struct, frozen=True):
     evidence: tuple[Evidence, ...] = ()
     notes: tuple[Note, ...] = ()
     wake_at: int | None = None
+    show_state: int | None = None  # log the tree of this checkpoint's state, to be compared
     halt: str | None = None
 
 
@@ -145,6 +146,7 @@ class Outbox:
         self.rejections: list[Rejection] = []
         self.evidence: list[Evidence] = []
         self.notes: list[Note] = []
+        self.show_state: int | None = None
         self.halt: str | None = None
 
     def send(self, to: int | None, packet: Packet) -> None:
@@ -176,6 +178,7 @@ class Outbox:
             evidence=tuple(self.evidence),
             notes=tuple(self.notes),
             wake_at=wake_at,
+            show_state=self.show_state,
             halt=self.halt,
         )
         self._clear()

@@ -35,6 +35,11 @@ class Guard:
         if self._left < 0:
             raise Refused("too much is read at once: ask for less at a time")
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether too much was read."""
+        return self._left is not None and self._left < 0
+
     def remember(self, failure: BaseException) -> None:
         """It must be raised again, whatever the application does with it."""
         self._failure = self._failure or failure

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from pbft.apps.state_machine import Context, Refused, State, StateMachine
 from pbft.config import Parameters
-from pbft.messages import FAILED, OK, REFUSED, OperationResult, Request
+from pbft.messages import CROWDED, FAILED, OK, REFUSED, OperationResult, Request
 from pbft.node.guarded_state import OWN_TROUBLE, Guard, GuardedState, GuardedView
 
 MAX_REFUSAL_BYTES = 1024
@@ -24,9 +24,8 @@ APPLICATION_ERROR = OperationResult(FAILED, b"application error")
 OPERATION_TOO_LARGE = OperationResult(REFUSED, b"operation too large")
 TOO_MANY_OPERATIONS = OperationResult(REFUSED, b"too many operations in one bundle")
 RESULT_TOO_LARGE = OperationResult(REFUSED, b"result too large")
-RESULTS_TOO_LARGE = OperationResult(
-    REFUSED, b"results too large, together with others of the bundle or not yet acknowledged ones"
-)
+TOO_MUCH_KEPT = OperationResult(REFUSED, b"too many results are not yet acknowledged")
+CROWDED_OUT = OperationResult(CROWDED, b"too much together with others of the bundle")
 
 
 class Savepoint(Protocol):
@@ -50,7 +49,8 @@ class Operations:
     """Applies operations of `machine` to the state, within the limits of `parameters`.
 
     The values of one bundle's results have room for `max_result_bytes` together, so that a reply
-    stays within a frame and a session's kept results within its window times that.
+    stays within a frame. An operation for which others of its bundle have left no room is CROWDED:
+    undone, and worth trying again alone.
     """
 
     def __init__(
@@ -63,9 +63,7 @@ class Operations:
         self._view = GuardedView(store.application, self._guard)
         self._state = GuardedState(store.application, self._guard)
 
-    def execute(
-        self, request: Request, context: Context, room: int
-    ) -> tuple[OperationResult, ...]:
+    def execute(self, request: Request, context: Context, room: int) -> tuple[OperationResult, ...]:
         """The results of an ordered bundle, one per operation; `room` bytes of them may be kept."""
         if request.read_only:
             return self.query(request.operations, room)
@@ -102,20 +100,28 @@ class Operations:
         most = self._parameters.max_result_bytes
         room = most if kept_room is None else min(most, kept_room)
         self._guard.allow(self._parameters.max_bundle_reads)
-        results = []
+        results: list[OperationResult] = []
         for operation in operations:
             fits = len(operation) <= self._parameters.max_operation_bytes
             result = run(operation, room) if fits else OPERATION_TOO_LARGE
+            result = self._blame(result, first=not results)
             results.append(result)
             room -= len(result.value) if result.code == OK else 0
         return tuple(results)
+
+    def _blame(self, result: OperationResult, *, first: bool) -> OperationResult:
+        """Too much: is it the operation's own fault, or that of others before it?"""
+        if first:
+            return TOO_MUCH_KEPT if result is CROWDED_OUT else result
+        exhausted = result.code == REFUSED and self._guard.exhausted
+        return CROWDED_OUT if exhausted else result
 
     def _attempt(self, run: Callable[[], bytes], room: int) -> OperationResult:
         result = self._outcome(run)
         if result.code != OK or len(result.value) <= room:
             return result
         alone = len(result.value) > self._parameters.max_result_bytes
-        return RESULT_TOO_LARGE if alone else RESULTS_TOO_LARGE
+        return RESULT_TOO_LARGE if alone else CROWDED_OUT
 
     # -- replicated time
 

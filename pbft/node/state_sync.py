@@ -1,8 +1,11 @@
 """State transfer's hands: serving pinned checkpoints, checking and installing nodes (R23)."""
 
+from collections.abc import Iterator
+
 from pbft.core.budget import Budgets
 from pbft.core.context import Context
 from pbft.core.events import NodesInstalled, NodesRefused
+from pbft.core.output import Note
 from pbft.core.state_transfer import ROOTS
 from pbft.messages import FetchState, StateNodes, StateSummary, TreeNode
 from pbft.node.ports import Transport
@@ -66,6 +69,20 @@ class PinnedCheckpoints:
 
     def _send(self, to: int, body: StateNodes) -> None:
         self._transport.send(to, self._context.sign(body).envelope)
+
+    def describe(self, seq: int) -> Iterator[Note]:
+        """A line for each tree of the state after `seq`: its sixteen parts, by their digests (R22).
+
+        Where the lines of two replicas differ, their states do.
+        """
+        pinned = self._pinned.get(seq)
+        for root in ROOTS if pinned else ():
+            assert pinned is not None
+            node = pinned.node(root)
+            parts = node.children or (node_digest(node),)
+            tree = ("application", "sessions")[root[0]]
+            digests = ",".join(digest.hex()[:16] for digest in parts)
+            yield Note("state-tree", (("seq", seq), ("tree", tree), ("parts", digests)))
 
     def close(self) -> None:
         """Let go of everything."""

@@ -37,7 +37,7 @@ from pbft.node.report import report
 from pbft.node.state_sync import Installer, PinnedCheckpoints
 from pbft.storage.state_store import StateStore
 
-FLUSH_BYTES = 2 * 1024 * 1024
+FLUSH_BYTES = 4 * 1024 * 1024
 """Changes of the state that gather in memory at most: flushing more at once is felt as a pause."""
 
 Observer = Callable[[Note], None]
@@ -195,6 +195,9 @@ class Node:
         for note in output.notes:
             self._observer(note)
         self.counters["evidence"] += len(output.evidence)
+        if output.show_state is not None:
+            for note in self._pins.describe(output.show_state):
+                self._observer(note)
         if output.halt:
             raise Halted(output.halt)
 

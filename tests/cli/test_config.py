@@ -20,7 +20,7 @@ from pbft.config_file import (
 )
 from pbft.config_keys import load_client_signer, load_replica_signer
 
-PUBLIC = [Ed25519Signer(bytes([i]) * 32).public_key for i in range(40)]
+PUBLIC = [Ed25519Signer(bytes([i]) * 32).public_key for i in range(64)]
 
 
 def a_config(n: int = 4, clients: int = 2) -> ClusterConfig:
@@ -36,12 +36,12 @@ def with_replica(config: ClusterConfig, index: int, **changes: object) -> Cluste
     return replace(config, replicas=tuple(replicas))
 
 
-hosts = st.from_regex(r"[A-Za-z0-9._:-]{1,30}", fullmatch=True)
+hosts = st.from_regex(r"[A-Za-z0-9:](\.?[A-Za-z0-9_:-]){0,20}\.?", fullmatch=True)
 parameters = st.builds(
     Parameters,
-    checkpoint_interval=st.integers(1, 2048),
-    window=st.just(4096),
-    pipeline_depth=st.integers(1, 4096),
+    checkpoint_interval=st.integers(1, 256),
+    window=st.just(512),
+    pipeline_depth=st.integers(1, 512),
     view_timeout_ms=st.integers(1, 60_000),
     heartbeat_timeout_ms=st.integers(101, 2**31 - 1),
     fairness_batches=st.integers(1, 2**31 - 1),
@@ -184,13 +184,11 @@ def test_a_window_of_twice_the_checkpoint_interval_is_the_smallest() -> None:
 
 
 @pytest.mark.rule("R25")
-@pytest.mark.parametrize(
-    ("n", "most"), [(4, 14563), (13, 1618), (31, 297), (64, 70)]
-)
+@pytest.mark.parametrize(("n", "most"), [(4, 14563), (13, 1618), (31, 297), (64, 70)])
 def test_a_window_is_small_enough_for_a_new_view_to_fit_into_a_frame(n: int, most: int) -> None:
     for window, fits in ((min(most, 4096), True), (most + 1, False)):
         parameters = Parameters(checkpoint_interval=8, window=window, pipeline_depth=4)
-        config = replace(a_config(n=n), parameters=parameters)
+        config = replace(a_config(n=n, clients=0), parameters=parameters)
         if fits:
             check(config)
         else:

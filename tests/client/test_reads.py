@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from client.errors import DeadlineExceeded, LocalError, Refused
 from client.reads import FAST_READ_TIMEOUT_US
 from pbft.codec import decode_body, encode_packet
-from pbft.messages import REFUSED, OperationResult, Read, Request, StatusQuery, StatusReport
+from pbft.messages import CROWDED, REFUSED, OperationResult, Read, Request, StatusQuery, StatusReport
 
 STALE = (OperationResult(0, b"stale"),)
 
@@ -159,6 +159,16 @@ def test_a_refusal_of_the_application_is_a_result_like_any_other(driver):
     for replica in range(3):
         answer(driver, replica, read, (OperationResult(REFUSED, b"compacted"),))
     assert isinstance(driver.result(ticket), Refused)
+
+
+def test_a_query_that_found_no_room_beside_others_is_ordered_alone(driver):
+    (first, second), read = asked(driver, b"a", b"b")
+    results = (OperationResult(0, b"large"), OperationResult(CROWDED, b"no room"))
+    for replica in range(driver.cluster.quorum.q):
+        answer(driver, replica, read, results)
+    assert driver.result(first) == b"large"
+    assert driver.result(second) is None
+    assert ordered_instead(driver) == [(b"b",)]
 
 
 def test_a_read_needs_no_session(make_driver, cluster):

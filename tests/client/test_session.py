@@ -2,7 +2,7 @@
 
 import pytest
 
-from client.errors import DeadlineExceeded, LocalError, OutcomeUnknown, QueueFull
+from client.errors import DeadlineExceeded, LocalError, OutcomeUnknown, QueueFull, Refused
 from client.numbering import MAX_NUMBER
 from client.ordered import BUNDLES_IN_FLIGHT
 from client.retry import FIRST_RETRY_US, LAST_RETRY_US
@@ -10,6 +10,8 @@ from pbft.codec import encode_packet
 from pbft.config import Parameters
 from pbft.messages import (
     CONFLICT,
+    CROWDED,
+    OK,
     OUT_OF_WINDOW,
     SESSION_EXPIRED,
     SESSION_REFUSED,
@@ -31,7 +33,7 @@ def test_a_session_is_opened_by_an_ordered_operation_of_its_own(fresh):
     ticket = fresh.session.submit(b"op")
     (opening,) = fresh.take_requests()
     body = fresh.request(opening)
-    assert (body.bundle, body.acknowledged, body.operations) == (0, 0, ())
+    assert (body.bundle, body.operations) == (0, ())
     assert body.session >> 22 == fresh.now // 1000
     fresh.agree(opening)
     (request,) = fresh.take_requests()
@@ -40,6 +42,60 @@ def test_a_session_is_opened_by_an_ordered_operation_of_its_own(fresh):
     assert body.session == fresh.request(opening).session
     fresh.agree(request)
     assert fresh.result(ticket) == b"did op"
+
+
+@pytest.mark.rule("R45")
+def test_two_processes_that_draw_the_same_session_do_not_send_the_same_opening(
+    make_driver, cluster, monkeypatch
+):
+    """Or both would take it for theirs, and one bundle of two different ones would be executed."""
+    monkeypatch.setattr("client.ordered.session_number", lambda *_: 77)
+    bodies = []
+    for seed in (1, 2):
+        driver = make_driver(cluster, seed=seed)
+        driver.session.submit(b"op")
+        bodies.append(driver.request(driver.take_requests()[0]))
+    assert [body.session for body in bodies] == [77, 77]
+    assert bodies[0] != bodies[1]
+
+
+def crowded(driver, *tickets):
+    """Their common bundle comes back: the first has its result, the others found no room."""
+    (request,) = driver.take_requests()
+    results = (OperationResult(OK, b"done"),) + (OperationResult(CROWDED, b"no room"),) * (
+        len(tickets) - 1
+    )
+    driver.agree(request, results)
+    assert driver.result(tickets[0]) == b"done"
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_what_found_no_room_beside_others_is_sent_again_alone(driver, read_only):
+    tickets = [driver.session.submit(b"%d" % n, read_only=read_only) for n in range(3)]
+    crowded(driver, *tickets)
+    requests = driver.take_requests()
+    assert sorted(driver.request(each).operations for each in requests) == [(b"1",), (b"2",)]
+    for request in requests:
+        driver.agree(request)
+    assert [driver.result(each) for each in tickets[1:]] == [b"did 1", b"did 2"]
+
+
+def test_what_finds_no_room_even_alone_is_refused(driver):
+    tickets = [driver.session.submit(b"%d" % n) for n in range(2)]
+    crowded(driver, *tickets)
+    (request,) = driver.take_requests()
+    driver.agree(request, (OperationResult(CROWDED, b"no room"),))
+    refusal = driver.result(tickets[1])
+    assert isinstance(refusal, Refused)
+    assert str(refusal) == "no room"
+
+
+def test_what_was_abandoned_meanwhile_is_not_sent_again(driver):
+    tickets = [driver.session.submit(b"%d" % n) for n in range(2)]
+    (request,) = driver.take_requests()
+    driver.session.abandon(tickets[1])
+    driver.agree(request, (OperationResult(OK, b""), OperationResult(CROWDED, b"no room")))
+    assert driver.take_requests() == []
 
 
 def test_an_idle_client_opens_no_session(fresh):

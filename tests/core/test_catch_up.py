@@ -4,10 +4,9 @@ import pytest
 from cores import SMALL, Cores, reasons, sent, summary_of, votes_in
 
 from pbft.codec import checkpoint_digest
+from pbft.config import Parameters
 from pbft.core import events
-from pbft.core.fetching import (
-    BATCHES_PER_FETCH,
-)
+from pbft.core.fetching import BATCHES_PER_FETCH
 from pbft.core.output import Output
 from pbft.messages import (
     Checkpoint,
@@ -151,6 +150,16 @@ def test_a_helper_sends_what_it_has_in_order_and_no_more_than_was_asked(cores: C
     assert seqs == [2, 3]
     assert not cores.receive(HELPER, FetchBatches(LATE, 4, 2)).sends
     assert not cores.receive(HELPER, FetchBatches(LATE, 2**63 - 1, 2**63 - 1)).sends
+
+
+@pytest.mark.rule("R25")
+def test_one_question_earns_a_bounded_number_of_batches() -> None:
+    many = BATCHES_PER_FETCH + 10
+    cores = Cores(4, Parameters(checkpoint_interval=many, window=2 * many))
+    for seq in range(1, many + 1):
+        commit(cores, HELPER, seq)
+    output = cores.receive(HELPER, FetchBatches(LATE, 1, 2**63 - 1))
+    assert len(output.sends) == BATCHES_PER_FETCH
 
 
 @pytest.mark.rule("R23")

@@ -287,6 +287,7 @@ def test_replicas_halt_when_no_digest_can_reach_a_quorum(cores: Cores) -> None:
     ]
     assert [bool(output.halt) for output in outputs] == [False, False, False, True]
     assert f"after {K}" in (outputs[-1].halt or "")
+    assert outputs[-1].show_state == K
 
 
 @pytest.mark.rule("R22")

@@ -397,3 +397,11 @@ def test_results_of_one_client_are_kept_up_to_a_bound_until_it_acknowledges_them
     assert bench.run(bundle(3, b"r", read_only=True)).results[0].code == REFUSED
     assert bench.run(bundle(4, b"r", acknowledged=3, read_only=True)).results[0].code == OK
     assert bench.run(bundle(2, b"r", session=2, read_only=True)).results[0].code == REFUSED
+
+
+@pytest.mark.rule("R47")
+def test_the_refusal_for_want_of_room_says_why() -> None:
+    bench = Bench(Journal(), replace(PARAMETERS, max_kept_result_bytes=1))
+    bench.run(opening())
+    (result,) = bench.run(bundle(1, b"q", read_only=True)).results
+    assert (result.code, result.value) == (REFUSED, b"too many results are not yet acknowledged")

@@ -38,3 +38,25 @@ def test_serving_state_has_a_budget_per_peer_that_counts_paths_and_bytes(size: i
     assert pins.serve(FetchState(2, 1, (b"\x00",)), 0)
     assert pins.serve(fetch, 10_000_000)
     assert sent == [1] * served + [2, 1]
+
+
+@pytest.mark.rule("R22")
+def test_states_that_differ_show_it_in_their_description() -> None:
+    """Two replicas that halted: what their logs say differs just where their states do."""
+    lines = []
+    for value in (b"one", b"other"):
+        store = StateStore(MemoryDatabase(STATE_TABLES))
+        store.begin_batch(1, 10)
+        for number in range(1000):
+            store.application.put(b"%d" % number, b"same")
+        store.application.put(b"7", value)
+        store.flush()
+        pins = PinnedCheckpoints(Cores().contexts[0], Sent())
+        pins.pin(store.pin())
+        lines.append([dict(note.fields) for note in pins.describe(1)])
+        assert list(pins.describe(2)) == []
+    (application, sessions), (other, same) = lines
+    assert sessions == same
+    parts = zip(application["parts"].split(","), other["parts"].split(","), strict=True)
+    assert [one == two for one, two in parts].count(False) == 1
+    assert len(application["parts"].split(",")) == 16

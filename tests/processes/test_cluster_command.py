@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from client.errors import Refused
 from client.kv import KV
 from tests.processes.running import COMMAND, Cluster, make_keys, ready, until, written
 
@@ -128,6 +129,41 @@ def test_a_liar_among_four_is_never_believed(tmp_path: Path) -> None:
 
         assert asyncio.run(scenario()) > 50
         assert command.cluster.cli("kv", "get", "color").stdout == "49\n"
+
+
+SUM = """
+from pbft import Context, ReadableState, Refused, State, StateMachine
+
+
+class Sum(StateMachine):
+    def apply(self, state: State, operation: bytes, context: Context) -> bytes:
+        if not operation.isdigit():
+            raise Refused("only numbers can be added")
+        state.put(b"sum", b"%d" % (int(self.query(state, b"")) + int(operation)))
+        return self.query(state, b"")
+
+    def query(self, state: ReadableState, operation: bytes) -> bytes:
+        return state.get(b"sum") or b"0"
+"""
+
+
+def test_it_runs_an_application_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "total.py").write_text(SUM)
+    (tmp_path / "client.py").write_text("raise SystemExit('the wrong client')")
+    with cluster_command(tmp_path, "--app", "total:Sum") as command:
+
+        async def scenario() -> None:
+            async with command.cluster.client() as client:
+                assert await client.submit(b"40") == b"40"
+                assert await client.submit(b"2") == b"42"
+                assert await client.query(b"") == b"42"
+                with pytest.raises(Refused, match="only numbers can be added"):
+                    await client.submit(b"x")
+
+        asyncio.run(scenario())
+        ended = command.cluster.cli("kv", "get", "color")
+        assert ended.returncode == 1
+        assert ended.stderr == "pbft: the cluster's application is not the key-value store\n"
 
 
 @pytest.mark.parametrize(
