@@ -170,14 +170,14 @@ class Demo:
             await client.run(1)
 
     async def _story(self) -> int:
-        await self._share(0.15)
+        await self._another(0.15)
         primary = await self._primary()
         view = await self._view()
         self._tell(f"killing the primary, replica {primary}, with SIGKILL")
         self._processes.kill(primary)
         await self._until("a view change", lambda: self._view_above(view))
         self._tell(f"the others are in view {await self._view()}; restarting replica {primary}")
-        await self._share(0.35)
+        await self._another(0.15)
         self._processes.start(primary, "equivocate", dormant=True)
         await self._until("it caught up", lambda: self._caught_up(primary))
         leader = await self._primary()
@@ -185,12 +185,12 @@ class Demo:
         self._tell(f"replica {primary} has caught up; replica {liar}, a backup, becomes a liar")
         self._processes.stop(liar)
         self._processes.start(liar, "lie")
-        await self._share(0.6)
+        await self._another(0.2)
         self._tell(f"replica {liar} becomes honest again")
         self._processes.stop(liar)
         self._processes.start(liar, "equivocate", dormant=True)
         await self._until("it caught up", lambda: self._caught_up(liar))
-        await self._share(0.75)
+        await self._another(0.1)
         primary, view = await self._primary(), await self._view()
         self._tell(f"the primary, replica {primary}, proposes other batches to each backup")
         self._processes.toggle(primary)
@@ -201,9 +201,10 @@ class Demo:
     def _tell(self, text: str) -> None:
         self._progress.console.print(f"[bold]{self._done:>6}[/bold]  {text}")
 
-    async def _share(self, part: float) -> None:
-        """Wait until this part of all operations is done."""
-        while self._done < part * self._total:
+    async def _another(self, part: float) -> None:
+        """Wait until one more such part of all operations is done."""
+        wanted = self._done + part * self._total
+        while self._done < wanted:
             self._moved.clear()
             await self._moved.wait()
 

@@ -57,6 +57,17 @@ def stable(cores: Cores, i: int) -> int:
 
 
 @pytest.mark.rule("R21")
+def test_the_state_is_digested_right_after_each_interval(cores: Cores) -> None:
+    content = cores.content(cores.request())
+    due = []
+    for seq in range(1, 2 * K + 1):
+        votes = cores.commit_votes(content, seq)
+        output = cores.step(BACKUP, events.CommittedBatchReceived(votes, content, 3))
+        due += [execute.seq for execute in output.execute if execute.checkpoint]
+    assert due == [K, 2 * K]
+
+
+@pytest.mark.rule("R21")
 def test_a_checkpoint_is_voted_for_right_after_its_number(cores: Cores) -> None:
     outputs = [execute(cores, BACKUP, seq) for seq in range(1, K + 1)]
     assert [votes_in(output, Checkpoint) for output in outputs] == [
@@ -96,8 +107,9 @@ def test_a_checkpoint_is_stable_with_q_matching_votes(n: int) -> None:
 @pytest.mark.rule("R21")
 def test_votes_for_other_digests_and_numbers_do_not_add_up(cores: Cores) -> None:
     cores.receive(BACKUP, Checkpoint(0, K, RIGHT))
-    cores.receive(BACKUP, Checkpoint(1, K, b"o" * 32))
-    cores.receive(BACKUP, Checkpoint(3, 2 * K, RIGHT))
+    cores.receive(BACKUP, Checkpoint(1, 2 * K, RIGHT))
+    cores.receive(BACKUP, Checkpoint(2, K, b"o" * 32))
+    cores.receive(BACKUP, Checkpoint(3, K, RIGHT))
     assert stable(cores, BACKUP) == 0
     assert reasons(cores.receive(BACKUP, Checkpoint(3, K + 1, RIGHT))) == [
         "checkpoint-off-the-grid"

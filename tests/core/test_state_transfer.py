@@ -274,7 +274,6 @@ def test_a_target_that_is_still_served_is_not_replaced(cores: Cores) -> None:
     assert not asked(cores.tick(LATE, SMALL.heartbeat_interval_ms))
 
 
-
 # -- R24
 
 

@@ -299,6 +299,7 @@ def test_a_new_primary_that_restarts_before_it_may_vote_opens_its_view_afterward
 
 
 @pytest.mark.rule("R40")
+@pytest.mark.rule("R46")
 def test_a_replica_that_had_to_be_silent_sends_its_view_change_once_it_may_vote(
     cores: Cores,
 ) -> None:

@@ -8,7 +8,7 @@ from client.client import Client
 from client.session import ClientSession
 from pbft import KV
 from pbft.codec import decode_packet
-from pbft.messages import ReadReply, Reply
+from pbft.messages import Reply
 from tests.processes.running import Cluster
 
 
