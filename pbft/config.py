@@ -36,8 +36,8 @@ class ClientInfo(Struct, frozen=True, array_like=True):
 class Parameters(Struct, frozen=True, array_like=True):
     """What all replicas must agree on. Times are in milliseconds, sizes in bytes."""
 
-    checkpoint_interval: int = 128  # K: sequence numbers between checkpoints
-    window: int = 512  # L: sequence numbers between the watermarks; at least 2 K (R10)
+    checkpoint_interval: int = 64  # K: sequence numbers between checkpoints
+    window: int = 256  # L: sequence numbers between the watermarks; at least 2 K (R10)
     pipeline_depth: int = 4  # sequence numbers that a primary keeps undecided at once
     max_batch_requests: int = 512  # requests (signed bundles) in one batch
     max_batch_bytes: int = 4 * 1024 * 1024

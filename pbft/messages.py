@@ -200,7 +200,7 @@ class StateNodes(Body, frozen=True, tag=12):
 
 
 class Incarnation(Body, frozen=True, tag=13):
-    """A replica has started for the `number`-th time, as far as its own disk knows.
+    """A replica starts: it asks whether others know of a later start, or says that it has `begun`.
 
     `nonce` is drawn at each start, so that a start is told from another with the same number.
     """
@@ -208,15 +208,16 @@ class Incarnation(Body, frozen=True, tag=13):
     replica: ReplicaId
     number: Number
     nonce: Number
+    begun: bool
 
 
 class IncarnationSeen(Body, frozen=True, tag=14):
-    """The answer to INCARNATION: `previous` is the highest number of `about` before that start."""
+    """The answer: the `highest` number under which `about` is durably known to have begun."""
 
     replica: ReplicaId
     about: ReplicaId
     nonce: Number
-    previous: Number
+    highest: Number
 
 
 # --- clients ---------------------------------------------------------------------------------

@@ -108,9 +108,9 @@ class Consequences(Parts):
 
     def _memory_lost(self, fact: incarnation.MemoryLost, _now: Instant) -> None:
         self._outbox.halt = (
-            f"this replica's disk has forgotten: it counts {fact.own} starts, but others remember "
-            f"{fact.known}; its votes could contradict what it promised before. Put the newest "
-            "data directory back, or replace this replica by a new cluster configuration"
+            f"this replica's disk has forgotten: it knows of {fact.own} starts, but others "
+            f"remember {fact.known}; its votes could contradict what it promised before. Put the "
+            "newest data directory back, or replace this replica by a new cluster configuration"
         )
 
     _consequences: ClassVar[dict[type, Callable[..., None]]] = {

@@ -107,7 +107,7 @@ class Inbox(Consequences):
         self.incarnations.on_incarnation(message)
 
     def _incarnation_seen(self, message: Verified[IncarnationSeen], now: Instant) -> None:
-        self._facts(self.incarnations.on_seen(message), now)
+        self._facts(self.incarnations.on_seen(message, now), now)
 
     def _read(self, message: Verified[Read], _now: Instant) -> None:
         self._outbox.answers.append(AnswerRead(message.body, refused=not self.may_read))

@@ -1,16 +1,18 @@
 """Has this replica forgotten what it promised? (R41)
 
-Each start raises a number on the replica's own disk. Peers durably remember the highest that they
-have heard of and say so. An empty disk, or an old image put back, starts with a number that they
-know already: such a replica must not vote. One with an intact disk votes once q replicas, itself
-included, have answered that they knew only lower ones.
+A start has two steps. First the replica *asks*, under a number one above the last that its disk
+knows, for the highest number under which its peers have seen it begin. Once q replicas, itself
+included, know lower ones only, it *begins*: it makes the number durable, tells the peers, and votes
+when q, itself included, have made it durable too. An empty disk, or an old image put back, asks
+under a number that q replicas have seen begun: however often it is started, it gets no further,
+for asking raises no number anywhere.
 """
 
 from msgspec import Struct
 
 from pbft.core.context import Context, Instant, microseconds
 from pbft.core.output import Outbox
-from pbft.core.records import KnownStart, incarnations_write
+from pbft.core.records import incarnations_write
 from pbft.core.timers import Timers
 from pbft.messages import Incarnation, IncarnationSeen, Verified
 
@@ -18,11 +20,11 @@ ANNOUNCE = "incarnation"
 
 
 class MemoryConfirmed(Struct, frozen=True):
-    """A quorum knows of no later start of this replica than its own disk does."""
+    """A quorum knows of no later start of this replica than its own disk does, and of this one."""
 
 
 class MemoryLost(Struct, frozen=True):
-    """A weak quorum remembers starts that this replica's disk does not."""
+    """A weak quorum has seen starts that this replica's disk (`own`) does not know."""
 
     known: int
     own: int
@@ -39,54 +41,64 @@ class Incarnations:
         self._timers = timers
         self._outbox = outbox
         self._every = microseconds(context.parameters.heartbeat_interval_ms)
-        self._known: dict[int, KnownStart] = {}
+        self._known: dict[int, int] = {}  # the highest number under which each replica has begun
         self._answers: dict[int, int] = {}
-        self._own = KnownStart(0, 0, 0)
+        self._number = self._nonce = 0
+        self._begun = False
         self.confirmed = False
 
-    def restore(self, known: dict[int, KnownStart]) -> None:
+    def restore(self, known: dict[int, int]) -> None:
         """Take up what was found on disk."""
         self._known = dict(known)
 
     def start(self, nonce: int, now: Instant) -> None:
-        """Count this start, durably, and ask the others about it."""
-        previous = self._known.get(self._context.id, self._own).number
-        self._own = KnownStart(previous + 1, nonce, previous)
-        self._known[self._context.id] = self._own
-        self._outbox.persist.append(incarnations_write(self._known))
+        """Ask the others about this start."""
+        self._number, self._nonce = self._known.get(self._context.id, 0) + 1, nonce
         self.announce(now)
 
     def announce(self, now: Instant) -> None:
-        """Ask again until the answer is there."""
-        body = Incarnation(self._context.id, self._own.number, self._own.nonce)
+        """Say it again until enough have answered."""
+        body = Incarnation(self._context.id, self._number, self._nonce, self._begun)
         self._outbox.send(None, self._context.sign(body).envelope)
         self._timers.set(ANNOUNCE, now.mono + self._every)
 
     def on_incarnation(self, message: Verified[Incarnation]) -> None:
-        """Remember a peer's start, durably, and tell it what was known before."""
+        """Tell a peer what is known of its starts; remember durably what it has begun."""
         body = message.body
-        known = self._known.get(body.replica, KnownStart(0, 0, 0))
-        if (body.number, body.nonce) == (known.number, known.nonce):
-            previous = known.previous
-        else:
-            previous = known.number
-            if body.number > known.number:
-                self._known[body.replica] = KnownStart(body.number, body.nonce, previous)
-                self._outbox.persist.append(incarnations_write(self._known))
-        answer = IncarnationSeen(self._context.id, body.replica, body.nonce, previous)
+        if body.begun:
+            self._remember(body.replica, body.number)
+        highest = self._known.get(body.replica, 0)
+        answer = IncarnationSeen(self._context.id, body.replica, body.nonce, highest)
         self._outbox.send(body.replica, self._context.sign(answer).envelope)
 
-    def on_seen(self, message: Verified[IncarnationSeen]) -> list[Fact]:
+    def _remember(self, replica: int, number: int) -> None:
+        if number > self._known.get(replica, 0):
+            self._known[replica] = number
+            self._outbox.persist.append(incarnations_write(self._known))
+
+    def on_seen(self, message: Verified[IncarnationSeen], now: Instant) -> list[Fact]:
         """Count the answers, one per replica."""
         body = message.body
-        if body.about != self._context.id or body.nonce != self._own.nonce or self.confirmed:
+        if body.about != self._context.id or body.nonce != self._nonce or self.confirmed:
             return []
-        self._answers[body.replica] = body.previous
-        quorum = self._context.quorum
-        later = sorted(known for known in self._answers.values() if known >= self._own.number)
-        if len(later) >= quorum.w:
-            return [MemoryLost(later[0], self._own.number)]
-        if len(self._answers) - len(later) + 1 < quorum.q:
+        self._answers[body.replica] = max(body.highest, self._answers.get(body.replica, 0))
+        later = sorted(known for known in self._answers.values() if known >= self._number)
+        if self._begun:
+            return self._confirm(later)
+        if len(later) >= self._context.quorum.w:
+            return [MemoryLost(later[0], self._number - 1)]
+        if len(self._answers) - len(later) + 1 >= self._context.quorum.q:
+            self._begin(now)
+        return []
+
+    def _begin(self, now: Instant) -> None:
+        self._begun = True
+        self._answers.clear()
+        self._remember(self._context.id, self._number)
+        self.announce(now)
+
+    def _confirm(self, durable: list[int]) -> list[Fact]:
+        if len(durable) + 1 < self._context.quorum.q:
             return []
         self.confirmed = True
         self._timers.stop(ANNOUNCE)

@@ -37,18 +37,10 @@ class SlotRecord(Struct, frozen=True, array_like=True):
     certificate: Proof
 
 
-class KnownStart(Struct, frozen=True, array_like=True):
-    """The last start heard of one replica: its number, its nonce, and the number before it."""
-
-    number: int
-    nonce: int
-    previous: int
-
-
 class IncarnationRecord(Struct, frozen=True, array_like=True):
-    """The last start heard of each replica, this one's own included."""
+    """The highest number under which each replica has begun, this one included."""
 
-    starts: tuple[tuple[int, KnownStart], ...]
+    starts: tuple[tuple[int, int], ...]
 
 
 class EvidenceRecord(Struct, frozen=True, array_like=True):
@@ -68,7 +60,7 @@ class Restored(Struct):
     batches: dict[int, list[BatchContent]] = {}
     checkpoints: dict[int, Envelope] = {}
     stable: Proof = ()
-    incarnations: dict[int, KnownStart] = {}
+    incarnations: dict[int, int] = {}
     evidence: list[EvidenceRecord] = []
 
 
@@ -81,7 +73,7 @@ def view_write(record: ViewRecord) -> Write:
     return Write("view", b"current", encode(record))
 
 
-def incarnations_write(starts: dict[int, KnownStart]) -> Write:
+def incarnations_write(starts: dict[int, int]) -> Write:
     record = IncarnationRecord(tuple((replica, starts[replica]) for replica in sorted(starts)))
     return Write("view", b"incarnations", encode(record))
 

@@ -43,9 +43,9 @@ class Replica(Inbox):
 
     def _started(self, event: events.Started, now: Instant) -> None:
         self.incarnations.start(event.nonce, now)
-        if self._found_state is not None:
-            digest = checkpoint_digest(self._found_state)
-            self._facts(self.checkpoints.own_state(self._found_state, digest), now)
+        found = self._found_state
+        if found and found.seq % self._context.parameters.checkpoint_interval == 0:
+            self._facts(self.checkpoints.own_state(found, checkpoint_digest(found)), now)
         self._beat(now)
         if self.ordering.active:
             self.suspicion.entered(self.views.view, 0, False, now)
@@ -167,7 +167,7 @@ class Replica(Inbox):
             digest = checkpoint_digest(event.summary)
             facts += self.checkpoints.own_state(event.summary, digest)
         if self.pool.starved(event.seq):
-            facts += self.views.suspected(self.views.view, "a request is starved")
+            facts += self.suspicion.suspect(now)
         facts += self.ordering.retry_early(now, event.next_deadline, event.seq)
         self._facts(facts, now)
         if self.fetching.asked_up_to(event.seq):

@@ -1,8 +1,10 @@
 """When does a replica lose faith in the primary? (O4.4, R19, R26, R36)
 
-Two ways. A request waits and nothing executes for a whole time-out, or too many batches pass it
-by: then the replica leaves the view on its own. Nothing waits, but the primary is not heard, or
-its clock lags: then it says SUSPECT, and only w such voices make anybody leave.
+A request waits and nothing executes for a whole time-out, or too many batches pass it by; the
+primary is not heard; its clock lags. Then the replica says SUSPECT, again and again while it lasts,
+and only w such voices make anybody leave the view. One that left on its own (as in O4.4) could
+vote in no lower view any more (R27) while the others have no reason to follow: a single slow
+replica would silence itself.
 """
 
 from msgspec import Struct
@@ -82,9 +84,7 @@ class Suspicion:
         """REQUEST or SILENCE has ended."""
         if not self._active:
             return []
-        if name == REQUEST:
-            return [PrimarySuspected(self._view, "a request waits and nothing executes")]
-        self._watch(now.mono + self._silence_timeout)
+        self._timers.set(name, now.mono + self._silence_timeout)  # a voice is to stay fresh
         return self.suspect(now)
 
     def suspect(self, now: Instant) -> list[PrimarySuspected]:
@@ -105,7 +105,7 @@ class Suspicion:
         until = (self._view, now.mono)
         voices = sum(since <= voice <= until for voice in self._voices.values())
         if self._active and voices >= self._context.quorum.w:
-            return [PrimarySuspected(self._view, "a weak quorum does not hear the primary")]
+            return [PrimarySuspected(self._view, "a weak quorum has lost faith in the primary")]
         return []
 
     # -- views

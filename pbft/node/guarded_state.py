@@ -6,7 +6,7 @@ application may catch what it likes, but a failure of this machine's own must no
 (R47).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pbft.apps.state_machine import Refused, State
 from pbft.storage.database import StorageFailure
@@ -15,82 +15,75 @@ from pbft.storage.state_map import StateIncomplete
 OWN_TROUBLE = (StorageFailure, StateIncomplete, MemoryError, RecursionError, OSError)
 """Shortage of memory, stack or disk, storage failures: the replica must stop, not answer."""
 
+UNBOUNDED = 2**63
+TOO_MUCH = "too much is read at once: ask for less at a time"
+
 
 class Guard:
     """What may still be read, and the first failure of this machine's own."""
 
+    __slots__ = ("failure", "left")
+
     def __init__(self) -> None:
-        self._left: int | None = None
-        self._failure: BaseException | None = None
-
-    def allow(self, reads: int | None) -> None:
-        """From here on at most `reads` may be read; None: as much as it takes."""
-        self._left = reads
-
-    def count(self, value: bytes | None) -> None:
-        """One entry was read. Raises Refused where that was too much."""
-        if self._left is None:
-            return
-        self._left -= 1 if value is None else 1 + (len(value) >> 10)
-        if self._left < 0:
-            raise Refused("too much is read at once: ask for less at a time")
+        self.left = UNBOUNDED
+        self.failure: BaseException | None = None
 
     @property
     def exhausted(self) -> bool:
         """Whether too much was read."""
-        return self._left is not None and self._left < 0
-
-    def remember(self, failure: BaseException) -> None:
-        """It must be raised again, whatever the application does with it."""
-        self._failure = self._failure or failure
+        return self.left < 0
 
     def check(self) -> None:
         """Raises the failure that an application has swallowed."""
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
 
 
 class GuardedView:
-    """A map that can only be read."""
+    """A map that can only be read. These calls are the hot path of every application."""
 
-    __slots__ = ("_guard", "_state")
+    __slots__ = ("_get", "_guard", "_range")
 
     def __init__(self, state: State, guard: Guard) -> None:
-        self._state = state
+        self._get = state.get
+        self._range = state.range
         self._guard = guard
 
     def get(self, key: bytes) -> bytes | None:
         """The value under `key`, or None. Raises Refused where too much is read."""
+        guard = self._guard
         try:
-            value = self._state.get(key)
+            value = self._get(key)
         except OWN_TROUBLE as failure:
-            self._guard.remember(failure)
+            guard.failure = guard.failure or failure
             raise
-        self._guard.count(value)
+        guard.left -= 1 if value is None else 1 + (len(value) >> 10)
+        if guard.left < 0:
+            raise Refused(TOO_MUCH)
         return value
 
     def range(
         self, start: bytes = b"", end: bytes | None = None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """The entries with start <= key < end in order of their keys; lazily."""
+        guard = self._guard
         try:
-            for entry in self._state.range(start, end, reverse=reverse):
-                self._guard.count(entry[1])
+            for entry in self._range(start, end, reverse=reverse):
+                guard.left -= 1 + (len(entry[1]) >> 10)
+                if guard.left < 0:
+                    raise Refused(TOO_MUCH)
                 yield entry
         except OWN_TROUBLE as failure:
-            self._guard.remember(failure)
+            guard.failure = guard.failure or failure
             raise
 
 
 class GuardedState(GuardedView):
     """The map while an operation is applied."""
 
-    __slots__ = ()
+    __slots__ = ("delete", "put")
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Raises Refused for a key that is empty or too long, or a value that is too large."""
-        self._state.put(key, value)
-
-    def delete(self, key: bytes) -> None:
-        """Remove `key` if it is there."""
-        self._state.delete(key)
+    def __init__(self, state: State, guard: Guard) -> None:
+        super().__init__(state, guard)
+        self.put: Callable[[bytes, bytes], None] = state.put
+        self.delete: Callable[[bytes], None] = state.delete

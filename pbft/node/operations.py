@@ -13,7 +13,7 @@ from typing import Protocol
 from pbft.apps.state_machine import Context, Refused, State, StateMachine
 from pbft.config import Parameters
 from pbft.messages import CROWDED, FAILED, OK, REFUSED, OperationResult, Request
-from pbft.node.guarded_state import OWN_TROUBLE, Guard, GuardedState, GuardedView
+from pbft.node.guarded_state import OWN_TROUBLE, UNBOUNDED, Guard, GuardedState, GuardedView
 
 MAX_REFUSAL_BYTES = 1024
 
@@ -99,7 +99,7 @@ class Operations:
             return (TOO_MANY_OPERATIONS,) * len(operations)
         most = self._parameters.max_result_bytes
         room = most if kept_room is None else min(most, kept_room)
-        self._guard.allow(self._parameters.max_bundle_reads)
+        self._guard.left = self._parameters.max_bundle_reads
         results: list[OperationResult] = []
         for operation in operations:
             fits = len(operation) <= self._parameters.max_operation_bytes
@@ -127,7 +127,7 @@ class Operations:
 
     def next_deadline(self) -> int | None:
         """When the application next wants a tick (µs); None also where it cannot say."""
-        self._guard.allow(None)
+        self._guard.left = UNBOUNDED
         try:
             deadline = self._machine.next_deadline(self._view)
         except OWN_TROUBLE:
@@ -147,7 +147,7 @@ class Operations:
             self._machine.tick(self._state, context)
             return b""
 
-        self._guard.allow(None)
+        self._guard.left = UNBOUNDED
         with self._store.savepoint() as savepoint:
             if self._outcome(tick).code != OK:
                 savepoint.rollback()

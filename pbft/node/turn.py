@@ -37,8 +37,12 @@ from pbft.node.report import report
 from pbft.node.state_sync import Installer, PinnedCheckpoints
 from pbft.storage.state_store import StateStore
 
-FLUSH_BYTES = 4 * 1024 * 1024
-"""Changes of the state that gather in memory at most: flushing more at once is felt as a pause."""
+FLUSH_BYTES = 64 * 1024 * 1024
+"""Changes of the state that gather in memory at most.
+
+A flush between checkpoints has a price: after a restart this replica can serve no checkpoint to
+others until it has reached the next one.
+"""
 
 Observer = Callable[[Note], None]
 Heard = Callable[[events.Event], None]

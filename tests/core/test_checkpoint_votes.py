@@ -24,8 +24,9 @@ def killed_after_the_flush(cores: Cores) -> Output:
 
 def remembered(cores: Cores) -> Output:
     """The others know of no later start of core 1."""
-    for peer in (0, 2):
-        output = cores.receive(ME, IncarnationSeen(peer, ME, 7, 0))
+    for known in (0, 1):
+        for peer in (0, 2):
+            output = cores.receive(ME, IncarnationSeen(peer, ME, 7, known))
     return output
 
 
@@ -35,6 +36,15 @@ def test_a_flushed_checkpoint_without_a_vote_is_voted_for_after_a_restart() -> N
     cores = Cores()
     assert votes_in(killed_after_the_flush(cores), Checkpoint) == []
     assert votes_in(remembered(cores), Checkpoint) == [VOTE]
+
+
+@pytest.mark.rule("R21")
+def test_a_state_that_was_flushed_between_checkpoints_is_not_voted_for() -> None:
+    cores = Cores()
+    found = Foundation(Restored(), executed=5, summary=summary_of(5))
+    cores.cores[ME] = Replica(cores.contexts[ME], found, START)
+    cores.step(ME, events.Started(7))
+    assert votes_in(remembered(cores), Checkpoint) == []
 
 
 @pytest.mark.rule("R21")

@@ -18,9 +18,9 @@ def cores() -> Cores:
     return cores
 
 
-def answers(cores: Cores, *previous: tuple[int, int]) -> list[str | None]:
-    """Let peers answer (who, the highest start known before); what makes the replica halt."""
-    return [cores.receive(ME, IncarnationSeen(i, ME, NONCE, known)).halt for i, known in previous]
+def answers(cores: Cores, *highest: tuple[int, int]) -> list[str | None]:
+    """Let peers answer (who, the highest start they have seen begin); what makes it halt."""
+    return [cores.receive(ME, IncarnationSeen(i, ME, NONCE, known)).halt for i, known in highest]
 
 
 def may_vote(cores: Cores) -> bool:
@@ -29,27 +29,52 @@ def may_vote(cores: Cores) -> bool:
 
 
 @pytest.mark.rule("R41")
-def test_a_start_is_counted_on_the_disk_before_it_is_told(cores: Cores) -> None:
-    for number in (2, 3):
+def test_asking_counts_nothing(cores: Cores) -> None:
+    """So an emptied disk gets no higher, however often it is started."""
+    for _ in range(3):
         cores.restart(ME)
         output = cores.outputs[ME][-1]
-        assert sent(output, Incarnation) == [(None, Incarnation(ME, number, NONCE))]
-        assert b"incarnations" in [write.key for write in output.persist]
+        assert sent(output, Incarnation) == [(None, Incarnation(ME, 1, NONCE, False))]
+        assert not [write for write in output.persist if write.key == b"incarnations"]
 
 
 @pytest.mark.rule("R41")
-@pytest.mark.parametrize(("n", "answered"), [(4, 2), (5, 3), (7, 4)])
-def test_a_replica_votes_once_a_quorum_with_itself_knows_of_no_later_start(
-    n: int, answered: int
-) -> None:
+def test_a_start_is_durable_before_it_is_told(cores: Cores) -> None:
+    for number in (1, 2):
+        assert answers(cores, (0, number - 1)) == [None]
+        output = cores.receive(ME, IncarnationSeen(1, ME, NONCE, number - 1))
+        assert sent(output, Incarnation) == [(None, Incarnation(ME, number, NONCE, True))]
+        assert b"incarnations" in [write.key for write in output.persist]
+        cores.restart(ME)
+        assert sent(cores.outputs[ME][-1], Incarnation)[0][1] == Incarnation(
+            ME, number + 1, NONCE, False
+        )
+
+
+@pytest.mark.rule("R41")
+@pytest.mark.parametrize(("n", "enough"), [(4, 2), (5, 3), (7, 4)])
+def test_a_replica_votes_once_a_quorum_with_itself_has_seen_it_begin(n: int, enough: int) -> None:
     cores = Cores(n)
     cores.restart(ME)
     cores.cores[ME].gate.silence("unconfirmed")
     peers = [i for i in range(n) if i != ME]
-    answers(cores, *((i, 0) for i in peers[: answered - 1] * 2))
+    answers(cores, *((i, 0) for i in peers))
+    answers(cores, *((i, 1) for i in peers[: enough - 1] * 2))
     assert not may_vote(cores)
-    output = cores.receive(ME, IncarnationSeen(peers[answered - 1], ME, NONCE, 0))
+    output = cores.receive(ME, IncarnationSeen(peers[enough - 1], ME, NONCE, 1))
     assert votes_in(output, Prepare), "what it had accepted in silence gets its vote now"
+
+
+@pytest.mark.rule("R41")
+@pytest.mark.parametrize(("n", "enough"), [(4, 2), (5, 3), (7, 4)])
+def test_it_begins_once_a_quorum_with_itself_knows_of_no_later_start(n: int, enough: int) -> None:
+    cores = Cores(n)
+    cores.restart(ME)
+    peers = [i for i in range(n) if i != ME]
+    answers(cores, *((i, 0) for i in peers[: enough - 1] * 2))
+    assert not cores.disks[ME].get(("view", b"incarnations"))
+    answers(cores, (peers[enough - 1], 0))
+    assert cores.disks[ME].get(("view", b"incarnations"))
 
 
 @pytest.mark.rule("R41")
@@ -61,10 +86,17 @@ def test_a_weak_quorum_that_remembers_later_starts_stops_it(cores: Cores) -> Non
 
 
 @pytest.mark.rule("R41")
-def test_one_liar_neither_stops_it_nor_keeps_it_silent(cores: Cores) -> None:
+def test_one_liar_neither_stops_it_nor_makes_it_begin(cores: Cores) -> None:
     assert answers(cores, (3, 2**62), (0, 0)) == [None] * 2
-    assert not may_vote(cores), "the liar's answer is none of the q"
-    assert votes_in(cores.receive(ME, IncarnationSeen(1, ME, NONCE, 0)), Prepare)
+    assert not cores.disks[ME], "the liar's answer is none of the q"
+    answers(cores, (1, 0), (1, 1), (0, 1))
+    assert may_vote(cores)
+
+
+@pytest.mark.rule("R41")
+def test_late_answers_to_the_question_do_not_say_that_the_start_is_durable(cores: Cores) -> None:
+    answers(cores, (0, 0), (1, 0), (3, 0), (0, 0), (1, 0))
+    assert not may_vote(cores)
 
 
 @pytest.mark.rule("R41")
@@ -72,7 +104,7 @@ def test_answers_about_another_start_or_another_replica_do_not_count(cores: Core
     for i in (0, 1, 3):
         cores.receive(ME, IncarnationSeen(i, ME, NONCE + 1, 0))
         cores.receive(ME, IncarnationSeen(i, 1, NONCE, 0))
-    assert not may_vote(cores)
+    assert not cores.disks[ME]
 
 
 @pytest.mark.rule("R41")
@@ -80,35 +112,39 @@ def test_it_asks_until_it_is_answered(cores: Cores) -> None:
     for _ in range(3):
         assert sent(cores.tick(ME, SMALL.heartbeat_interval_ms), Incarnation)
     answers(cores, (0, 0), (1, 0))
+    [(_, again)] = sent(cores.tick(ME, SMALL.heartbeat_interval_ms), Incarnation)
+    assert again == Incarnation(ME, 1, NONCE, True)
+    answers(cores, (0, 1), (1, 1))
     assert not sent(cores.tick(ME, SMALL.heartbeat_interval_ms), Incarnation)
 
 
-def told(cores: Cores, number: int, nonce: int) -> int:
+def told(cores: Cores, number: int, begun: bool) -> int:
     """What replica 0 answers to a start of replica 3."""
-    output = cores.receive(0, Incarnation(3, number, nonce))
+    output = cores.receive(0, Incarnation(3, number, 7, begun))
     [(to, answer)] = sent(output, IncarnationSeen)
     assert to == 3
     assert isinstance(answer, IncarnationSeen)
-    assert (answer.about, answer.nonce) == (3, nonce)
-    return answer.previous
+    assert (answer.about, answer.nonce) == (3, 7)
+    return answer.highest
 
 
 @pytest.mark.rule("R41")
 @pytest.mark.parametrize("restarted", [False, True])
-def test_peers_remember_the_highest_start_durably(cores: Cores, restarted: bool) -> None:
-    assert told(cores, 4, 1) == 0
-    assert told(cores, 4, 1) == 0, "the same start asks again"
+def test_peers_remember_durably_what_has_begun_and_nothing_else(
+    cores: Cores, restarted: bool
+) -> None:
+    assert told(cores, 4, begun=False) == 0
+    assert told(cores, 4, begun=True) == 4
     if restarted:
         cores.restart(0)
-    assert told(cores, 5, 2) == 4
-    assert told(cores, 5, 3) == 5, "another start with a number that is taken"
-    assert told(cores, 1, 4) == 5, "an emptied disk"
-    assert told(cores, 6, 5) == 5
+    assert told(cores, 5, begun=False) == 4
+    assert told(cores, 1, begun=False) == 4, "an emptied disk"
+    assert told(cores, 2, begun=True) == 4
 
 
 @pytest.mark.rule("R41")
 def test_a_confirmed_replica_is_not_stopped_by_late_answers(cores: Cores) -> None:
-    answers(cores, (0, 0), (1, 0))
+    answers(cores, (0, 0), (1, 0), (0, 1), (1, 1))
     assert answers(cores, (3, 9), (0, 9)) == [None, None]
     assert may_vote(cores)
 

@@ -277,9 +277,8 @@ def test_a_restart_counts_the_own_view_change_again(cores: Cores) -> None:
 
 def remembered(cores: Cores, i: int) -> list[Output]:
     """Core `i` learns that its disk has forgotten nothing."""
-    return [
-        cores.receive(i, IncarnationSeen(j, i, 99, 0)) for j in range(len(cores.cores)) if j != i
-    ]
+    others = [j for j in range(len(cores.cores)) if j != i]
+    return [cores.receive(i, IncarnationSeen(j, i, 99, n)) for n in (0, 1) for j in others]
 
 
 @pytest.mark.rule("R40")

@@ -71,7 +71,7 @@ said = st.one_of(
     st.builds(FetchBatch, me, numbers, digests),
     st.builds(FetchState, me, numbers, several(paths, 1, 64)),
     st.builds(StateNodes, me, summaries, several(nodes, 0, 5)),
-    st.builds(Incarnation, me, numbers, numbers),
+    st.builds(Incarnation, me, numbers, numbers, st.booleans()),
     st.builds(IncarnationSeen, me, st.integers(0, MAX_REPLICAS - 1), numbers, numbers),
     st.builds(ViewChange, me, numbers, st.just(0), digests, st.just(()), st.just(())),
 )
@@ -97,8 +97,9 @@ moderately = settings(max_examples=120, deadline=None, suppress_health_check=[He
 def voting():
     """A node that has heard that its memory is whole."""
     target = Target(parameters=SMALL)
-    for replica in (0, 2, LIAR):
-        target.take(frame(target.sign(IncarnationSeen(replica, 1, 7, 0))), replica)
+    for known in (0, 1):
+        for replica in (0, 2, LIAR):
+            target.take(frame(target.sign(IncarnationSeen(replica, 1, 7, known))), replica)
     return target
 
 

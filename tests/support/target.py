@@ -169,7 +169,7 @@ class Target:
             FetchBatch(2, 1, D),
             FetchState(2, 4, (b"\x00", b"\x01\x02")),
             StateNodes(2, summary, (TreeNode(b"\x00", (D,) * 16, ()),)),
-            Incarnation(2, 1, 5),
+            Incarnation(2, 1, 5, True),
             IncarnationSeen(2, 1, 7, 0),
             Request(me, 1, 1, 0, False, (b"op",)),
             Read(me, 1, (b"op",)),
