@@ -1,73 +1,184 @@
 """`pbft simulate`: whole clusters on virtual time, from seeds."""
 
-import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 
 import click
+from msgspec import Struct
+from rich.console import Console
 from rich.progress import track
 
 from pbft.cli.errors import CliError
 from pbft.cli.processes import parse_faulty
-from pbft.faults.modes import check_modes
+from pbft.cli.workers import run_all
+from pbft.core.quorum import Quorum
+from pbft.faults.modes import UnknownMode, check_modes
 from pbft.messages import MAX_REPLICAS
 from pbft.simulation.runner import Outcome, run
-from pbft.simulation.scenario import Scenario, scenario_of
+from pbft.simulation.scenario import scenario_of
+
+REPLICAS = 4  # where --faulty names some of them, and --replicas is not given
+
+
+class Interrupted(CliError):
+    """Ctrl-C: how far it came."""
+
+    exit_code = 130  # 128 + SIGINT, as shells have it
+
+
+class Task(Struct, frozen=True):
+    """A seed, and what the command line has instead of the seed's own choice."""
+
+    seed: int
+    replicas: int | None
+    faulty: tuple[tuple[int, str], ...] | None
+
+    @property
+    def command(self) -> str:
+        """What to type to see it again."""
+        size = f" --replicas {self.replicas}" if self.replicas is not None else ""
+        faulty = "".join(f" --faulty {number}={modes}" for number, modes in self.faulty or ())
+        return f"pbft simulate --seed {self.seed}{size}{faulty}"
+
+
+class Tally:
+    """What has come of the seeds so far."""
+
+    def __init__(self) -> None:
+        self.seeds = 0
+        self.failed: list[tuple[Task, tuple[str, ...]]] = []
+        self._outcomes: list[Outcome] = []
+
+    def add(self, task: Task, outcome: Outcome) -> None:
+        """Count the outcome of one seed."""
+        self.seeds += 1
+        self._outcomes.append(outcome)
+        if outcome.failures:
+            self.failed.append((task, outcome.failures))
+
+    def report(self) -> Iterator[str]:
+        """Every failure with the command that replays it, then one line about all seeds."""
+        for task, failures in sorted(self.failed, key=lambda entry: entry[0].seed):
+            for failure in failures:
+                yield f"seed {task.seed} FAILED: {failure}"
+            yield f"replay it with: {task.command}"
+        yield (
+            f"{_count(self.seeds, 'seed')}, {_count(len(self.failed), 'failure')}, "
+            f"{_count(sum(o.highest_view for o in self._outcomes), 'view change')}, "
+            f"{_count(sum(o.operations for o in self._outcomes), 'operation')}, "
+            f"{sum(o.virtual_seconds for o in self._outcomes):.1f} virtual seconds"
+        )
 
 
 @click.command(name="simulate")
-@click.option("--seed", type=int, help="Run this one seed.")
+@click.option("--seed", type=click.IntRange(min=0), help="Run this one seed.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Run this many seeds, on all cores.")
-@click.option("--first", type=int, default=1, show_default=True, help="The first of --seeds.")
+@click.option("--first", type=click.IntRange(min=0), help="The first of --seeds.  [default: 1]")
 @click.option("--replicas", type=click.IntRange(4, MAX_REPLICAS), help="Instead of the seed's own.")
-@click.option("--faulty", multiple=True, metavar="REPLICA=MODE", help="Instead of the seed's own.")
+@click.option(
+    "--faulty",
+    multiple=True,
+    metavar="REPLICA=MODE",
+    help=f"Instead of the seed's own; then there are {REPLICAS} replicas if not said otherwise.",
+)
 def simulate(
     seed: int | None,
     seeds: int | None,
-    first: int,
+    first: int | None,
     replicas: int | None,
     faulty: tuple[str, ...],
 ) -> None:
     """Run simulated clusters; exit code 0 only if every check holds for every seed."""
+    numbers = _numbers(seed, seeds, first)
+    if faulty and replicas is None:
+        replicas = REPLICAS
+    chosen = _modes(faulty, replicas or REPLICAS) if faulty else None
+    tally = Tally()
+    try:
+        _run([seed] if seed is not None else numbers, replicas, chosen, tally)
+    except KeyboardInterrupt:
+        _tell(tally)
+        raise Interrupted(f"interrupted after {tally.seeds} of {len(numbers)} seeds") from None
+    _tell(tally)
+    if tally.failed:
+        raise CliError(f"{len(tally.failed)} of {_count(len(numbers), 'seed')} failed")
+
+
+def _numbers(seed: int | None, seeds: int | None, first: int | None) -> range:
     if (seed is None) == (seeds is None):
         raise click.UsageError("give either --seed N or --seeds COUNT")
-    modes = parse_faulty(faulty, replicas or 4) if faulty else None
-    for spec in (modes or {}).values():
-        check_modes(spec)
-    chosen = None if modes is None else tuple(sorted(modes.items()))
-    n = 4 if modes is not None and replicas is None else replicas
-    numbers = [seed] if seed is not None else list(range(first, first + (seeds or 0)))
-    scenarios = [scenario_of(number, n, chosen) for number in numbers]
-    failed = [outcome for outcome in _outcomes(scenarios) if _tell(outcome, len(numbers) == 1)]
-    for outcome in failed:
-        click.echo(f"replay it with: pbft simulate --seed {outcome.seed}{_options(n, faulty)}")
-    if failed:
-        raise CliError(f"{len(failed)} of {len(numbers)} seeds failed")
-    click.echo(f"{len(numbers)} seeds, 0 failures")
+    if seed is not None:
+        if first is not None:
+            raise click.UsageError("--first goes with --seeds COUNT, not with --seed N")
+        return range(seed, seed + 1)
+    start = 1 if first is None else first
+    return range(start, start + (seeds or 0))
 
 
-def _outcomes(scenarios: list[Scenario]) -> Iterator[Outcome]:
-    if len(scenarios) == 1:
-        yield run(scenarios[0])
-        return
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        done = pool.map(run, scenarios, chunksize=4)
-        yield from track(done, "simulating", total=len(scenarios))
-
-
-def _tell(outcome: Outcome, alone: bool) -> bool:
-    """Print what there is to say; True where the run failed."""
-    if alone:
-        click.echo(
-            f"seed {outcome.seed}: {outcome.operations} operations in {outcome.batches} batches, "
-            f"highest view {outcome.highest_view}, {outcome.messages} messages, "
-            f"{outcome.virtual_seconds:.1f} virtual seconds, trace {outcome.trace_hash}"
+def _modes(faulty: tuple[str, ...], replicas: int) -> tuple[tuple[int, str], ...]:
+    """Who is faulty, and how. Raises UsageError."""
+    try:
+        modes = parse_faulty(faulty, replicas)
+        for spec in modes.values():
+            check_modes(spec)
+    except (CliError, UnknownMode) as error:
+        raise click.UsageError(str(error)) from None
+    tolerated = Quorum(replicas).f
+    if len(modes) > tolerated:
+        raise click.UsageError(
+            f"--faulty names {len(modes)} replicas, and {replicas} replicas tolerate {tolerated}"
         )
-    for failure in outcome.failures:
-        click.echo(f"seed {outcome.seed} FAILED: {failure}")
-    return bool(outcome.failures)
+    return tuple(sorted(modes.items()))
 
 
-def _options(replicas: int | None, faulty: tuple[str, ...]) -> str:
-    options = f" --replicas {replicas}" if replicas is not None else ""
-    return options + "".join(f" --faulty {setting}" for setting in faulty)
+def _run(
+    numbers: Sequence[int],
+    replicas: int | None,
+    faulty: tuple[tuple[int, str], ...] | None,
+    tally: Tally,
+) -> None:
+    tasks = (Task(number, replicas, faulty) for number in numbers)
+    if len(numbers) == 1:
+        _run_alone(next(tasks), tally)
+        return
+    try:
+        with closing(run_all(_simulated, tasks)) as results:
+            for task, outcome in _watched(results, len(numbers)):
+                tally.add(task, outcome)
+    except BrokenProcessPool:
+        _tell(tally)
+        raise CliError(
+            f"a worker process has died after {tally.seeds} of {len(numbers)} seeds: "
+            "is there enough memory?"
+        ) from None
+
+
+def _watched(results: Iterable[tuple[Task, Outcome]], total: int) -> Iterable[tuple[Task, Outcome]]:
+    """`results`, with a bar on standard error if that is a terminal."""
+    console = Console(stderr=True)
+    return track(
+        results, "simulating", total=total, console=console, disable=not console.is_terminal
+    )
+
+
+def _run_alone(task: Task, tally: Tally) -> None:
+    _, outcome = _simulated(task)
+    tally.add(task, outcome)
+    click.echo(
+        f"seed {outcome.seed}: {outcome.batches} batches, highest view {outcome.highest_view}, "
+        f"{outcome.messages} messages, trace {outcome.trace_hash}"
+    )
+
+
+def _simulated(task: Task) -> tuple[Task, Outcome]:
+    return task, run(scenario_of(task.seed, task.replicas, task.faulty))
+
+
+def _tell(tally: Tally) -> None:
+    for line in tally.report():
+        click.echo(line)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -75,6 +75,7 @@ class Inbox(Consequences):
 
     def _view_change(self, message: Verified[ViewChange], now: Instant) -> None:
         self._facts(self.views.on_view_change(message, now), now)
+        self._facts(self.suspicion.gone(message.body.replica, message.body.view, now), now)
 
     def _new_view(self, message: Verified[NewView], now: Instant) -> None:
         self._facts(self.views.on_new_view(message), now)

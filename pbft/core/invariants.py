@@ -19,18 +19,24 @@ class Invariants:
         self._low = 0
         self._voted: dict[tuple[str, int, int], bytes] = {}
         self._committed: dict[int, bytes] = {}
+        self._checked: dict[int, tuple[object, ...]] = {}
 
     def restarted(self) -> None:
         """Positions that nobody was told of may be lost in a crash; promises may not."""
         self._view = self._low = 0
+        self._checked.clear()
 
     def check(self, replica: Replica) -> None:
         """Raises InvariantBroken."""
         self._positions(replica)
         for seq, vote in replica.gate.checkpoints.items():
             self._once("checkpoint", 0, seq, vote.body.digest)
+        position = replica.views.view, replica.ordering.active
         for slot in replica.log.above(0):
-            self._slot(replica, slot)
+            state = _state(slot)
+            if self._checked.get(slot.seq) != (position, state):
+                self._slot(replica, slot)
+                self._checked[slot.seq] = position, state
 
     def _positions(self, replica: Replica) -> None:
         _require(replica.views.view >= self._view, "views never move backwards (R31)")
@@ -62,6 +68,18 @@ class Invariants:
     def _once(self, kind: str, view: int, seq: int, digest: bytes) -> None:
         known = self._voted.setdefault((kind, view, seq), digest)
         _require(known == digest, f"one {kind} per view and seq, restarts included (R2)")
+
+
+def _state(slot: Slot) -> tuple[object, ...]:
+    """Everything that `_slot` looks at."""
+    return (
+        slot.prepared,
+        slot.proof,
+        slot.pre_prepare,
+        slot.own_prepare,
+        slot.own_commit,
+        slot.certificate,
+    )
 
 
 def _require(condition: bool, what: str) -> None:

@@ -40,6 +40,7 @@ class Suspicion:
         self._active = True
         self._backoff = 0
         self._voices: dict[int, tuple[int, int]] = {}  # of each replica: view, and when
+        self._gone: dict[int, int] = {}  # the highest view that each replica has left for
         self._quiet_until = (0, 0)  # in which view, until when
 
     @property
@@ -101,10 +102,23 @@ class Suspicion:
         body = message.body
         known = self._voices.get(body.replica, (0, 0))
         self._voices[body.replica] = max(known, (body.view, now.mono))
+        return self._judge(now)
+
+    def gone(self, replica: int, view: int, now: Instant) -> list[PrimarySuspected]:
+        """`replica` has left for `view`: it never votes below again (R27), so its voice stays.
+
+        Otherwise those whose voices made it leave, and who did not hear it in time, could be too
+        few to go on and too few to follow.
+        """
+        self._gone[replica] = max(view, self._gone.get(replica, 0))
+        return self._judge(now)
+
+    def _judge(self, now: Instant) -> list[PrimarySuspected]:
         since = (self._view, now.mono - 2 * self._silence_timeout)
         until = (self._view, now.mono)
-        voices = sum(since <= voice <= until for voice in self._voices.values())
-        if self._active and voices >= self._context.quorum.w:
+        voices = {replica for replica, voice in self._voices.items() if since <= voice <= until}
+        voices.update(replica for replica, view in self._gone.items() if view > self._view)
+        if self._active and len(voices) >= self._context.quorum.w:
             return [PrimarySuspected(self._view, "a weak quorum has lost faith in the primary")]
         return []
 

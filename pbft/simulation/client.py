@@ -1,39 +1,31 @@
-"""A simulated client: the client library's session under a random key-value workload."""
+"""A simulated client process: the client library's session under a random workload."""
 
+from collections.abc import Callable
 from random import Random
 
-from client.errors import ClientError, Refused
 from client.session import ClientSession
-from client.ticket import Completion, Ticket
-from pbft.apps.kv_codec import (
-    Compare,
-    Delete,
-    DeleteResult,
-    Put,
-    PutResult,
-    Range,
-    RangeResult,
-    Relation,
-    Target,
-    Txn,
-    TxnResult,
-    decode_result,
-    encode,
-)
+from client.ticket import Completion
 from pbft.config import ClusterConfig
 from pbft.core.context import Signer
 from pbft.node.ports import Verifier
+from pbft.simulation.checkers import Ledger
 from pbft.simulation.history import Action, Operation
-from pbft.simulation.machine import Directory
 from pbft.simulation.network import Endpoint, Network
+from pbft.simulation.wire import Directory
+from pbft.simulation.workload import Call, Workload
 from pbft.simulation.world import START_OF_TIME, World
 
-MAX_THINKING = 300_000
-GIVE_UP_AFTER = 20_000_000
+MAX_THINKING = 200_000
+MAX_BURST = 3  # operations that begin at the same moment, and share a bundle
+MAX_DEADLINE = 3_000_000
 
 
 class SimulatedClient:
-    """Runs `operations` random operations one after the other, and keeps their history."""
+    """Runs `operations` random operations, up to `width` at a time, and keeps their history.
+
+    Some of them have a deadline. The process may be restarted: then what was under way has an
+    unknown outcome, and its successor opens a session of its own.
+    """
 
     def __init__(
         self,
@@ -44,89 +36,96 @@ class SimulatedClient:
         number: int,
         signer: Signer,
         verifier: Verifier,
+        ledger: Ledger,
+        *,
         operations: int,
+        width: int,
         keys: int,
     ) -> None:
         self.endpoint: Endpoint = f"c{number}"
-        self.history: list[Operation] = []
         self._world = world
         self._network = network
         self._directory = directory
-        self._number = number
-        self._random = Random(world.random.getrandbits(64))
-        self._session = ClientSession(config, signer, verifier, world.random.getrandbits(64))
+        self._ledger = ledger
+        self._random = random = Random(world.random.getrandbits(64))
+        self._open: Callable[[], ClientSession] = lambda: ClientSession(
+            config, signer, verifier, random.getrandbits(64)
+        )
+        self._session = self._open()
+        self._workload = Workload(number, keys, random, lambda: world.now)
         self._left = operations
-        self._keys = [b"key-%d" % index for index in range(keys)]
-        self._written = 0
-        self._waiting: dict[int, tuple[int, Action, bytes, bytes | None, bytes | None]] = {}
+        self._width = width
+        self._waiting: dict[int, Call] = {}
+        self._owed: dict[int, None] = {}
         self._wake: int | None = None
         directory.add_client(self.endpoint, signer.public_key)
         network.attach(self.endpoint, self._receive)
-        world.after(self._random.randrange(MAX_THINKING), self._next)
+        world.after(random.randrange(MAX_THINKING), self._next)
+
+    @property
+    def history(self) -> list[Operation]:
+        """What came of its operations."""
+        return self._workload.history
 
     @property
     def done(self) -> bool:
         """Whether every operation has an outcome."""
         return self._left == 0 and not self._waiting
 
-    def read_all(self) -> None:
-        """At the end: one more ordered read of every key."""
-        for key in self._keys:
-            self._submit(Action.GET, key, None, None, encode(Range(key)), ordered=True)
-        self._poll()
+    # -- what it does
 
     def _next(self) -> None:
-        if self._left == 0:
-            return
-        self._left -= 1
-        key = self._random.choice(self._keys)
-        choice = self._random.randrange(10)
-        if choice < 4:
-            self._put(key)
-        elif choice < 5:
-            self._submit(Action.DELETE, key, None, None, encode(Delete(key)), ordered=True)
-        elif choice < 7:
-            self._compare_and_swap(key)
-        else:
-            self._submit(Action.GET, key, None, None, encode(Range(key)), ordered=choice == 7)
+        room = min(self._left, self._width - len(self._waiting))
+        burst = min(room, self._random.randint(1, MAX_BURST))
+        for _ in range(burst):
+            self._left -= 1
+            rushed = self._random.random() < 0.2
+            self._submit(self._workload.draw(), self._deadline() if rushed else None)
+        if burst:
+            self._poll()
+        if self._left:
+            self._world.after(self._random.randrange(MAX_THINKING), self._next)
+
+    def _deadline(self) -> int:
+        return self._clock() + self._random.randrange(MAX_DEADLINE)
+
+    def finish(self) -> None:
+        """Begin nothing new, but one write and one fast read, which must have a result."""
+        self._left = 0
+        self._owe(self._workload.put(self._workload.any_key()))
+        self._owe(self._workload.get(self._workload.any_key(), fast=True))
         self._poll()
 
-    def _value(self) -> bytes:
-        self._written += 1
-        return b"%d-%d" % (self._number, self._written)
+    def _owe(self, call: Call) -> None:
+        self._owed[self._submit(call, None)] = None
 
-    def _put(self, key: bytes) -> None:
-        value = self._value()
-        self._submit(Action.PUT, key, value, None, encode(Put(key, value)), ordered=True)
+    def read_all(self) -> None:
+        """At the end: one more ordered read of every key."""
+        for call in self._workload.read_all():
+            self._owe(call)
+        self._poll()
 
-    def _compare_and_swap(self, key: bytes) -> None:
-        known = [op.result for op in self.history if op.key == key and op.action is Action.GET]
-        expected = known[-1] if known else None
-        value = self._value()
-        if expected is None:
-            compare = Compare(key, Target.VERSION, Relation.EQUAL, 0)
+    def restart(self) -> None:
+        """The process ends, and another one begins with the same key."""
+        for call in self._waiting.values():
+            self._workload.unknown(call)
+        self._waiting.clear()
+        self._session = self._open()
+
+    def connected(self, replica: int) -> None:
+        """There is a connection to `replica` again."""
+        self._session.connected(replica)
+        self._poll()
+
+    def _submit(self, call: Call, deadline: int | None) -> int:
+        read_only = call.entry.action is Action.GET
+        if call.fast:
+            ticket = self._session.read(call.operation, deadline=deadline)
         else:
-            compare = Compare(key, Target.VALUE, Relation.EQUAL, expected)
-        swap = Txn((compare,), (Put(key, value),), (Range(key),))
-        self._submit(Action.CAS, key, value, expected, encode(swap), ordered=True)
-
-    def _submit(
-        self,
-        action: Action,
-        key: bytes,
-        argument: bytes | None,
-        expected: bytes | None,
-        operation: bytes,
-        *,
-        ordered: bool,
-    ) -> None:
-        deadline = self._clock() + GIVE_UP_AFTER if action is not Action.GET else None
-        read = action is Action.GET
-        if read and not ordered:
-            ticket = self._session.read(operation, deadline=deadline)
-        else:
-            ticket = self._session.submit(operation, read_only=read, deadline=deadline)
-        self._waiting[ticket.number] = (self._world.now, action, key, argument, expected)
+            submit = self._session.submit
+            ticket = submit(call.operation, read_only=read_only, deadline=deadline)
+        self._waiting[ticket.number] = call
+        return ticket.number
 
     # -- the shell of the session
 
@@ -162,39 +161,18 @@ class SimulatedClient:
             self._poll()
 
     def _complete(self, completion: Completion) -> None:
-        ticket: Ticket = completion.ticket
-        call, action, key, argument, expected = self._waiting.pop(ticket.number)
-        result = completion.result
-        if isinstance(result, Refused):
-            raise AssertionError(f"a valid operation was refused: {result}")
-        unknown = isinstance(result, ClientError)
-        if not (unknown and action is Action.GET):
-            self.history.append(
-                Operation(
-                    client=self._number,
-                    call=call,
-                    reply=None if unknown else self._world.now,
-                    key=key,
-                    action=action,
-                    argument=argument,
-                    expected=expected,
-                    **({} if unknown else outcome(result)),  # type: ignore[arg-type]
-                )
-            )
-        self._world.record(self.endpoint, action.name, key, repr(result))
-        self._world.after(self._random.randrange(MAX_THINKING), self._next)
+        number = completion.ticket.number
+        call = self._waiting.pop(number)
+        known = self._workload.finished(call, completion.result)
+        action = call.entry.action
+        self._world.record(self.endpoint, action.name, call.entry.key, repr(completion.result))
+        if known and action is not Action.GET:
+            self._ledger.acknowledged(call.operation)
+        owed = number in self._owed
+        self._owed.pop(number, None)
+        if owed and not known:  # its session was lost: the next one must do
+            self._world.after(1, self._try_again)
 
-
-def outcome(raw: bytes) -> dict[str, object]:
-    """The fields of a history entry that tell what came back."""
-    result = decode_result(raw)
-    if isinstance(result, RangeResult):
-        return {"result": result.kvs[0].value if result.kvs else None}
-    if isinstance(result, TxnResult):
-        if result.succeeded:
-            return {"succeeded": True}
-        found = result.results[0]
-        assert isinstance(found, RangeResult)
-        return {"succeeded": False, "result": found.kvs[0].value if found.kvs else None}
-    assert isinstance(result, PutResult | DeleteResult)
-    return {}
+    def _try_again(self) -> None:
+        self._owe(self._workload.put(self._workload.any_key()))
+        self._poll()

@@ -4,33 +4,35 @@ from collections.abc import Callable
 
 from crypto.signing import Ed25519Signer, Ed25519Verifier
 from pbft.apps.kv import KeyValueStore
-from pbft.apps.kv_codec import Delete, Range, decode_operation
 from pbft.apps.state_machine import Context as OperationContext
 from pbft.apps.state_machine import State
 from pbft.codec import decode_packet, request_digest
 from pbft.config import ClientInfo, ClusterConfig, ReplicaInfo
 from pbft.core.context import Signer
+from pbft.core.quorum import Quorum
+from pbft.core.replica import Replica
 from pbft.messages import Envelope
 from pbft.node.ports import Verifier
-from pbft.simulation.checkers import Ledger
+from pbft.simulation.checkers import Witness
 from pbft.simulation.client import SimulatedClient
-from pbft.simulation.machine import Directory, Machine
+from pbft.simulation.double_talk import DoubleTalker
+from pbft.simulation.machine import Machine
 from pbft.simulation.network import Endpoint, Network
 from pbft.simulation.scenario import Scenario
 from pbft.simulation.signing import KeyedHashRegistry
+from pbft.simulation.wire import Directory
 from pbft.simulation.world import World
 
 
 class WatchedStore(KeyValueStore):
     """The key-value store, which tells the checkers of every write that is applied."""
 
-    def __init__(self, on_apply: Callable[[bytes, int], None]) -> None:
+    def __init__(self, on_apply: Callable[[bytes], None]) -> None:
         super().__init__()
         self._on_apply = on_apply
 
     def apply(self, state: State, operation: bytes, context: OperationContext) -> bytes:
-        if not isinstance(decode_operation(operation), Range | Delete):
-            self._on_apply(operation, context.seq)
+        self._on_apply(operation)
         return super().apply(state, operation, context)
 
 
@@ -41,16 +43,18 @@ class SimulatedCluster:
         self.scenario = scenario
         self.world = World(scenario.seed)
         self.network = Network(self.world)
-        self.ledger = Ledger()
+        self.witness = Witness(self.world)
+        self.ledger = self.witness.ledger
         self._directory = Directory()
-        self._verifier, make = _keys(scenario.ed25519)
+        self.verifier, make = _keys(scenario.ed25519)
         self._replica_signers = [make(b"replica %d" % i) for i in range(scenario.replicas)]
-        self._client_signers = [make(b"client %d" % i) for i in range(scenario.clients)]
+        self._client_signers = [make(b"client %d" % i) for i in range(scenario.clients + 1)]
         self.config = self._configure()
         self.machines = [self._machine(replica) for replica in range(scenario.replicas)]
-        if scenario.twin is not None:
-            self.machines.append(self._machine(scenario.twin, twin=True))
+        self.machines += [self._machine(replica, second=True) for replica in scenario.twins]
         self.clients = [self._client(number) for number in range(scenario.clients)]
+        if scenario.double_talk:
+            self._add_double_talker()
         self.network.observer = self._observe
 
     def _configure(self) -> ClusterConfig:
@@ -64,11 +68,8 @@ class SimulatedCluster:
         )
         return ClusterConfig(replicas, clients, self.scenario.parameters, lab=True)
 
-    def _machine(self, replica: int, *, twin: bool = False) -> Machine:
+    def _machine(self, replica: int, *, second: bool = False) -> Machine:
         faulty = dict(self.scenario.faulty).get(replica)
-        twinned = twin or replica == self.scenario.twin
-        correct = faulty is None and not twinned
-        on_apply = self.ledger.on_apply if correct else _ignore
         machine = Machine(
             self.world,
             self.network,
@@ -76,30 +77,46 @@ class SimulatedCluster:
             self.config,
             replica,
             self._replica_signers[replica],
-            self._verifier,
-            lambda: WatchedStore(on_apply),
+            self.verifier,
+            lambda: WatchedStore(lambda operation: self.ledger.on_apply(machine, operation)),
+            self.witness,
+            flushes=self.scenario.flushes,
             faulty=faulty,
-            twin=twin,
+            twinned=replica in self.scenario.twins,
+            second=second,
         )
-        machine.correct = correct
-        machine.on_execute = self.ledger.on_execute
         return machine
 
     def _client(self, number: int) -> SimulatedClient:
+        scenario = self.scenario
+        shares = scenario.shared_key and number == scenario.clients - 1
         return SimulatedClient(
             self.world,
             self.network,
             self._directory,
             self.config,
             number,
-            self._client_signers[number],
-            self._verifier,
-            self.scenario.operations,
-            self.scenario.keys,
+            self._client_signers[number - shares],
+            self.verifier,
+            self.ledger,
+            operations=scenario.operations,
+            width=scenario.width,
+            keys=scenario.keys,
+        )
+
+    def _add_double_talker(self) -> None:
+        DoubleTalker(
+            self.world,
+            self.network,
+            self._directory,
+            self.config,
+            self._client_signers[-1],
+            self.verifier,
+            self.scenario.trouble,
         )
 
     def _observe(self, sender: Endpoint, _receiver: Endpoint, raw: bytes) -> None:
-        if sender.startswith("c"):
+        if self._directory.is_client(sender):
             packet = decode_packet(raw)
             assert isinstance(packet, Envelope)
             self.ledger.client_sent(request_digest(packet))
@@ -115,16 +132,31 @@ class SimulatedCluster:
         return [machine for machine in self.machines if machine.correct]
 
     @property
+    def highest_view(self) -> int:
+        """The highest view that a correct machine is in, or on its way to."""
+        nodes = [machine.node for machine in self.correct if machine.node]
+        return max((node.core.views.view for node in nodes), default=0)
+
+    @property
     def settled(self) -> bool:
-        """Whether every client has its outcomes and every correct machine has caught up."""
+        """Whether every client has its outcomes, and all correct machines are equally far."""
         if not all(client.done for client in self.clients):
             return False
-        nodes = [machine.node for machine in self.correct]
-        return all(node is not None and node.store.seq == self.ledger.last for node in nodes)
+        nodes = [machine.node for machine in self.correct if machine.node]
+        if not all(node.store.seq == self.ledger.last for node in nodes):
+            return False
+        return len(nodes) == len(self.correct) and self._at_rest([node.core for node in nodes])
 
+    def _at_rest(self, cores: list[Replica]) -> bool:
+        """Whether all are in one view.
 
-def _ignore(_operation: bytes, _seq: int) -> None:
-    return None
+        Up to f may have left it, on the words of others who found it well again: these follow only
+        w of them, or when they lose faith once more (R26, R35).
+        """
+        views = {core.views.view for core in cores if core.views.active}
+        strayed = [core.views.view for core in cores if not core.views.active]
+        weak = Quorum(self.scenario.replicas).w
+        return len(views) == 1 and len(strayed) < weak and all(s > max(views) for s in strayed)
 
 
 def _keys(ed25519: bool) -> tuple[Verifier, Callable[[bytes], Signer]]:

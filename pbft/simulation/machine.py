@@ -2,99 +2,69 @@
 
 from collections import Counter
 from collections.abc import Callable
+from random import Random
 
 from pbft.apps.state_machine import StateMachine
-from pbft.codec import encode_packet
 from pbft.config import ClusterConfig
 from pbft.core import events
 from pbft.core.context import Context, Instant, Signer
 from pbft.core.invariants import Invariants
 from pbft.core.output import Execute, Note
+from pbft.core.parts import UNCONFIRMED
 from pbft.core.records import TABLES
 from pbft.faults.modes import wrap
-from pbft.messages import Packet
+from pbft.messages import Packet, StateSummary
 from pbft.node.log_store import LogStore
 from pbft.node.ports import Transport, Verifier
 from pbft.node.turn import Halted, Node
+from pbft.simulation.disk import Disk, Fuse, PowerCut, RestlessStore
 from pbft.simulation.network import Endpoint, Network
+from pbft.simulation.wire import Directory, Wire
 from pbft.simulation.world import World
-from pbft.storage.memory_database import MemoryDatabase
 from pbft.storage.state_store import StateStore
 from pbft.storage.state_trees import STATE_TABLES
 
 
-class Wire:
-    """The Transport port over the simulated network. Twins share a replica's number."""
+class Observer:
+    """What the checkers want to know of a machine; here, nothing."""
 
-    def __init__(self, machine: "Machine", network: Network, peers: "Directory") -> None:
-        self._machine = machine
-        self._network = network
-        self._peers = peers
+    def on_execute(self, machine: "Machine", command: Execute) -> None:
+        """A batch was executed whole."""
 
-    def send(self, to: int, packet: Packet) -> None:
-        """To every machine that is replica `to`."""
-        raw = encode_packet(packet)
-        for endpoint in self._peers.machines(to):
-            self._network.send(self._machine.endpoint, endpoint, raw)
+    def on_checkpoint(self, machine: "Machine", summary: StateSummary) -> None:
+        """The state was digested."""
 
-    def broadcast(self, packet: Packet) -> None:
-        """To every machine of every other replica."""
-        raw = encode_packet(packet)
-        for endpoint in self._peers.others(self._machine.replica):
-            self._network.send(self._machine.endpoint, endpoint, raw)
+    def on_note(self, machine: "Machine", note: Note) -> None:
+        """The node has something to say."""
 
-    def answer(self, client: bytes, session: int | None, packet: Packet) -> None:
-        """To every client with this key."""
-        raw = encode_packet(packet)
-        for endpoint in self._peers.clients(client):
-            self._network.send(self._machine.endpoint, endpoint, raw)
+    def on_sent(self, machine: "Machine", packet: Packet) -> None:
+        """A packet has left."""
 
-
-def _ignore(_machine: "Machine", _what: object) -> None:
-    return None
-
-
-class Directory:
-    """Who is who: endpoints of replicas and clients."""
-
-    def __init__(self) -> None:
-        self._replicas: dict[Endpoint, int] = {}
-        self._clients: dict[Endpoint, bytes] = {}
-
-    def add_machine(self, endpoint: Endpoint, replica: int) -> None:
-        """`endpoint` is a machine of `replica`."""
-        self._replicas[endpoint] = replica
-
-    def add_client(self, endpoint: Endpoint, key: bytes) -> None:
-        """`endpoint` is a client with this public key."""
-        self._clients[endpoint] = key
-
-    def machines(self, replica: int) -> list[Endpoint]:
-        """The endpoints of one replica."""
-        return [endpoint for endpoint, number in self._replicas.items() if number == replica]
-
-    def others(self, replica: int) -> list[Endpoint]:
-        """The endpoints of all other replicas."""
-        return [endpoint for endpoint, number in self._replicas.items() if number != replica]
-
-    def clients(self, key: bytes) -> list[Endpoint]:
-        """The endpoints of the clients with this key."""
-        return [endpoint for endpoint, known in self._clients.items() if known == key]
-
-    def identity(self, endpoint: Endpoint) -> int | bytes:
-        """What an authenticated channel says about the other end."""
-        replica = self._replicas.get(endpoint)
-        return self._clients[endpoint] if replica is None else replica
+    def on_crash(self, machine: "Machine") -> None:
+        """The process has ended, wherever it was."""
 
 
 class Watched(Node):
-    """A node whose executions are reported to the checkers."""
+    """A node whose executions and checkpoints are reported, and which power cuts can interrupt."""
 
+    fuse: Fuse
     on_execute: Callable[[Execute], None]
+    on_checkpoint: Callable[[StateSummary], None]
+
+    executing: Execute | None = None
 
     def _execute(self, command: Execute) -> None:
+        self.fuse.step()
+        self.executing = command
         super()._execute(command)
+        self.executing = None
         self.on_execute(command)
+        self.fuse.step()
+
+    def _checkpoint(self) -> StateSummary:
+        summary = super()._checkpoint()
+        self.on_checkpoint(summary)
+        return summary
 
 
 class Machine:
@@ -110,27 +80,45 @@ class Machine:
         signer: Signer,
         verifier: Verifier,
         application: Callable[[], StateMachine],
+        observer: Observer,
         *,
+        flushes: float = 0.0,
         faulty: str | None = None,
-        twin: bool = False,
+        twinned: bool = False,
+        second: bool = False,
     ) -> None:
+        """`twinned` machines share their replica's number and key; one of them is the `second`.
+
+        `flushes` is how often the state reaches the disk between checkpoints, per batch.
+        """
         self.replica = replica
-        self.endpoint = f"{'t' if twin else 'r'}{replica}"
-        self.correct = faulty is None and not twin
+        self.endpoint: Endpoint = f"{'t' if second else 'r'}{replica}"
+        self.correct = faulty is None and not twinned
+        self.twinned = twinned
         self.node: Watched | None = None
         self.halted: str | None = None
-        self.on_execute: Callable[[Machine, Execute], None] = _ignore
-        self.on_note: Callable[[Machine, Note], None] = _ignore
+        self.on_power_cut: Callable[[Machine], None] = lambda _machine: None
         self._world = world
         self._directory = directory
         self._config = config
         self._signer = signer
         self._verifier = verifier
         self._application = application
+        self._observer = observer
         self._faulty = faulty
-        self._log = MemoryDatabase(TABLES)
-        self._state = MemoryDatabase(STATE_TABLES)
-        self._wire: Transport = Wire(self, network, directory)
+        self._random = Random(world.random.getrandbits(64))
+        self._flushes = flushes
+        self._fuse = Fuse()
+        self._log = Disk(TABLES, self._fuse)
+        self._state = Disk(STATE_TABLES, self._fuse)
+        self._wire: Transport = Wire(
+            self.endpoint,
+            replica,
+            network,
+            directory,
+            self._fuse,
+            lambda packet: observer.on_sent(self, packet),
+        )
         self._turn_at: int | None = None
         self._life = 0
         self._wakes: dict[int, None] = {}
@@ -146,38 +134,62 @@ class Machine:
 
     def start(self) -> None:
         """Start the node on what is on its disk."""
-        context = Context(self._config, self.replica, self._signer)
-        transport = self._wire
-        if self._faulty:
-            transport = wrap(self._faulty, context, transport, self._world.random.getrandbits(32))
         self._life += 1
         self._invariants.restarted()
-        self.node = Watched(
+        self.node = self._make()
+        if self.twinned:
+            # A twin does not heed what the others remember of its namesake's starts (R41).
+            self.node.core.incarnations.confirmed = True
+            self.node.core.gate.release(UNCONFIRMED)
+        self._guard(lambda node: node.start(self._random.getrandbits(63)))
+
+    def _make(self) -> Watched:
+        context = Context(self._config, self.replica, self._signer)
+        transport, counters = self._wire, Counter[str]()
+        if self._faulty:
+            transport = wrap(self._faulty, context, transport, counters)
+        node = Watched(
             context,
             self._application(),
             LogStore(self._log),
-            StateStore(self._state),
+            RestlessStore(self._state, lambda: self._random.random() < self._flushes),
             self,
             transport,
             self._verifier,
-            lambda note: self.on_note(self, note),
-            Counter(),
+            lambda note: self._observer.on_note(self, note),
+            counters,
         )
-        self.node.on_execute = lambda command: self.on_execute(self, command)
-        self._guard(lambda node: node.start(self._world.random.getrandbits(63)))
+        node.fuse = self._fuse
+        node.on_execute = lambda command: self._observer.on_execute(self, command)
+        node.on_checkpoint = lambda summary: self._observer.on_checkpoint(self, summary)
+        return node
+
+    def cut_power_after(self, steps: int | None) -> None:
+        """Crash inside a turn: at the `steps`-th commit, packet or execution from now; or never."""
+        self._fuse.light(steps)
 
     def crash(self) -> None:
         """Lose everything that is not on the disk."""
+        unfinished = self.node.executing if self.node else None
         self.node = None
         self._turn_at = None
         self._life += 1
+        self._fuse.light(None)
         self._log.crash()
         self._state.crash()
+        if unfinished is not None and StateStore(self._state).seq >= unfinished.seq:
+            self._observer.on_execute(self, unfinished)  # flushed: it will not execute it again
+        self._world.record(self.endpoint, "crash", self.halted)
+        self._observer.on_crash(self)
 
     @property
     def alive(self) -> bool:
         """Whether the node runs."""
         return self.node is not None
+
+    def accused(self) -> list[int]:
+        """Whom the evidence on its disk convicts."""
+        return [record.culprit for record in LogStore(self._log).restore().evidence]
 
     # -- turns
 
@@ -215,6 +227,10 @@ class Machine:
         except Halted as halted:
             self.halted = str(halted)
             self.crash()
+            return
+        except PowerCut:
+            self.crash()
+            self.on_power_cut(self)
             return
         self._invariants.check(node.core)
         if node.wake_at is not None:

@@ -12,12 +12,17 @@ Endpoint = str
 
 
 class Weather(Struct):
-    """How the network treats each packet; probabilities in 0..1, delays in µs."""
+    """How the network treats each packet; probabilities in 0..1, delays in µs.
+
+    A `straggler` takes ten times as long as the slowest other: it arrives after what was sent much
+    later, perhaps in another view.
+    """
 
     loss: float = 0.0
     duplication: float = 0.0
     least_delay: int = 200
     most_delay: int = 3_000
+    straggler: float = 0.0
 
 
 class Network:
@@ -43,6 +48,8 @@ class Network:
         copies = 2 if random.random() < weather.duplication else 1
         for _ in range(copies):
             delay = random.randint(weather.least_delay, weather.most_delay)
+            if weather.straggler and random.random() < weather.straggler:
+                delay += 10 * weather.most_delay
             self._world.after(delay, lambda: self._arrive(sender, receiver, raw))
 
     def _arrive(self, sender: Endpoint, receiver: Endpoint, raw: bytes) -> None:
@@ -63,11 +70,19 @@ class Network:
         for one in groups:
             for other in groups:
                 if one is not other:
-                    for sender in one:
-                        for receiver in other:
-                            self.block(sender, receiver)
+                    self.deafen(one, other)
+
+    def deafen(self, receivers: list[Endpoint], senders: list[Endpoint]) -> None:
+        """None of `receivers` hears any of `senders`."""
+        for sender in senders:
+            for receiver in receivers:
+                self.block(sender, receiver)
+
+    def reconnect(self) -> None:
+        """Everybody hears everybody, in whatever weather there is."""
+        self._blocked.clear()
 
     def heal(self) -> None:
         """Everybody hears everybody, and nothing is lost any more."""
-        self._blocked.clear()
+        self.reconnect()
         self.weather = Weather()

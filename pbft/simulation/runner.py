@@ -1,13 +1,16 @@
 """Runs scenarios: trouble first, then healing; then everything must be done, and be right."""
 
+import traceback
+
 from msgspec import Struct
 
+from pbft.apps.kv_codec import MalformedResult
 from pbft.core.invariants import InvariantBroken
 from pbft.core.voting import BrokenPromise
-from pbft.simulation.checkers import check_equal_states
 from pbft.simulation.cluster import SimulatedCluster
 from pbft.simulation.history import Operation
 from pbft.simulation.linearizability import Verdict, check
+from pbft.simulation.proofs import ProofChecker
 from pbft.simulation.scenario import SECOND, Scenario
 from pbft.simulation.trouble import Trouble
 
@@ -23,6 +26,7 @@ class Outcome(Struct, frozen=True):
     highest_view: int
     messages: int
     virtual_seconds: float
+    counts: dict[str, int]  # of what happened to correct replicas
 
 
 def run(scenario: Scenario) -> Outcome:
@@ -32,36 +36,48 @@ def run(scenario: Scenario) -> Outcome:
         failures = _drive(cluster)
     except (InvariantBroken, BrokenPromise) as broken:
         failures = [f"invariant: {broken}"]
+    except MalformedResult:
+        failures = ["results: a client was told what no application says"]
+    except Exception as error:  # whatever it is, it belongs to this seed
+        failures = [f"crash: {_last_lines(error)}"]
     history = [operation for client in cluster.clients for operation in client.history]
-    if not failures:
-        failures = [*cluster.ledger.failures, *_check_history(history)]
-    nodes = [machine.node for machine in cluster.correct if machine.node]
+    said = [*cluster.ledger.failures, *cluster.witness.promises.failures]
+    if not failures and not said:
+        failures = _check_history(history)
     return Outcome(
         seed=scenario.seed,
         trace_hash=cluster.world.trace_hash,
-        failures=tuple(failures),
+        failures=(*said, *failures),
         operations=len(history),
         batches=cluster.ledger.last,
-        highest_view=max((node.core.views.view for node in nodes), default=0),
+        highest_view=cluster.highest_view,
         messages=cluster.network.delivered,
         virtual_seconds=cluster.world.now / SECOND,
+        counts=dict(cluster.witness.counts),
     )
 
 
 def _drive(cluster: SimulatedCluster) -> list[str]:
     world, scenario = cluster.world, cluster.scenario
     cluster.start()
-    Trouble(world, cluster.network, cluster.machines, scenario.trouble)
-    world.run_until(scenario.trouble + 2 * SECOND)
+    Trouble(cluster)
+    world.run_until(scenario.trouble)
+    view = cluster.highest_view
+    for client in cluster.clients:
+        client.finish()
     world.run_until(world.now + scenario.patience, lambda: cluster.settled)
     if not cluster.settled:
-        return [*cluster.ledger.failures, *_unfinished(cluster)]
+        return _unfinished(cluster)
+    cluster.witness.counts["healing-ms"] = (world.now - scenario.trouble) // 1000
+    if cluster.highest_view > view + scenario.most_views:
+        return [f"liveness: from view {view} to {cluster.highest_view} after everything was well"]
     for client in cluster.clients:
         client.read_all()
     world.run_until(world.now + scenario.patience, lambda: cluster.settled)
     if not cluster.settled:
         return ["liveness: the final reads were not answered", *_unfinished(cluster)]
-    return check_equal_states(cluster.machines)
+    cluster.ledger.check_end(cluster.correct)
+    return ProofChecker(cluster.config, cluster.verifier).failures(cluster.correct)
 
 
 def _unfinished(cluster: SimulatedCluster) -> list[str]:
@@ -70,10 +86,18 @@ def _unfinished(cluster: SimulatedCluster) -> list[str]:
     for machine in cluster.correct:
         if machine.halted:
             failures.append(f"liveness: {machine.endpoint} has stopped: {machine.halted}")
-        elif machine.node and machine.node.store.seq < cluster.ledger.last:
-            behind = f"{machine.node.store.seq} of {cluster.ledger.last}"
-            failures.append(f"liveness: {machine.endpoint} is behind at {behind}")
+        elif machine.node:
+            views = machine.node.core.views
+            where = f"{'in' if views.active else 'on its way to'} view {views.view}"
+            done = f"{machine.node.store.seq} of {cluster.ledger.last}"
+            failures.append(f"liveness: {machine.endpoint} has executed {done} and is {where}")
     return failures
+
+
+def _last_lines(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    where = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
+    return f"{type(error).__name__}: {error} in {where}"
 
 
 def _check_history(history: list[Operation]) -> list[str]:

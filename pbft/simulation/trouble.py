@@ -1,50 +1,62 @@
 """What befalls a simulated cluster: crashes, partitions and bad weather, drawn from the seed."""
 
+from collections.abc import Callable
+from typing import ClassVar
+
+from msgspec import Struct
+
 from pbft.core import events
+from pbft.simulation.client import SimulatedClient
+from pbft.simulation.cluster import SimulatedCluster
 from pbft.simulation.machine import Machine
-from pbft.simulation.network import Network, Weather
-from pbft.simulation.world import World
+from pbft.simulation.network import Endpoint, Weather
 
 MILLISECOND = 1_000
-LONGEST_OUTAGE = 3_000 * MILLISECOND
+OUTAGES = (50 * MILLISECOND, 500 * MILLISECOND, 3_000 * MILLISECOND)
+MOST_STEPS = 40
+"""A power cut comes at most so many commits, packets or executions later: within a few turns."""
+
+
+class Kind(Struct, frozen=True):
+    """What may happen, and how long it takes until the next thing does (milliseconds)."""
+
+    pause: tuple[int, int]
+    actions: tuple[Callable[["Trouble"], None], ...]
 
 
 class Trouble:
-    """Injects faults until `until`; then everything is repaired and stays so."""
+    """Injects faults until the scenario's end of trouble; then everything is repaired."""
 
-    def __init__(self, world: World, network: Network, machines: list[Machine], until: int) -> None:
-        self._world = world
-        self._network = network
-        self._machines = machines
-        self._until = until
-        self._actions = (
-            self._crash,
-            self._crash,
-            self._crash_all,
-            self._partition,
-            self._one_way,
-            self._weather,
-            self._weather,
-            self._follow_primary,
-            self._network.heal,
-        )
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        self._world = cluster.world
+        self._network = cluster.network
+        self._machines = cluster.machines
+        self._clients = cluster.clients
+        self._counts = cluster.witness.counts
+        self._until = cluster.scenario.trouble
+        for machine in self._machines:
+            machine.on_power_cut = self._power_failed
+        self._kind = self._kinds[cluster.scenario.kind]
+        self._world.at(self._until, self._repair)
         self._next()
 
     def _next(self) -> None:
-        pause = self._world.random.randint(50 * MILLISECOND, 1_500 * MILLISECOND)
+        pause = self._world.random.randint(*self._kind.pause) * MILLISECOND
         self._world.after(pause, self._strike)
 
     def _strike(self) -> None:
-        if self._world.now >= self._until:
-            self._repair()
-            return
-        self._world.random.choice(self._actions)()
-        self._next()
+        if self._world.now < self._until:
+            self._world.random.choice(self._kind.actions)(self)
+            self._next()
 
     def _repair(self) -> None:
+        self._reconnect()
         self._network.heal()
         for machine in self._machines:
+            machine.cut_power_after(None)
             self._revive(machine)
+
+    # -- crashes
 
     def _crash(self) -> None:
         self._fell(self._world.random.choice(self._machines))
@@ -55,12 +67,26 @@ class Trouble:
                 self._fell(machine)
 
     def _fell(self, machine: Machine) -> None:
-        if not machine.alive:
-            return
-        machine.crash()
+        if machine.alive:
+            machine.crash()
+            self._mourn(machine)
+
+    def _cut_power(self) -> None:
+        """Soon, in the middle of a turn: of the primary, of any one, or of all within moments."""
+        random = self._world.random
+        leading = [m for m in self._machines if m.node and m.node.core.ordering.leading]
+        groups = (self._machines, leading, leading, *([machine] for machine in self._machines))
+        for machine in random.choice(groups):
+            machine.cut_power_after(random.randint(1, MOST_STEPS))
+
+    def _power_failed(self, machine: Machine) -> None:
+        self._counts["power-cut"] += 1
+        self._mourn(machine)
+
+    def _mourn(self, machine: Machine) -> None:
         for other in self._machines:
             other.post(events.PeerDisconnected(machine.replica))
-        outage = self._world.random.randint(MILLISECOND, LONGEST_OUTAGE)
+        outage = self._world.random.randint(MILLISECOND, self._world.random.choice(OUTAGES))
         self._world.after(outage, lambda: self._revive(machine))
 
     def _revive(self, machine: Machine) -> None:
@@ -70,12 +96,62 @@ class Trouble:
         for other in self._machines:
             if other is not machine:
                 other.post(events.PeerConnected(machine.replica))
+        for client in self._clients:
+            client.connected(machine.replica)
 
-    def _partition(self) -> None:
+    # -- the network
+
+    def _endpoints(self) -> list[Endpoint]:
         endpoints = [machine.endpoint for machine in self._machines]
         self._world.random.shuffle(endpoints)
+        return endpoints
+
+    def _partition(self) -> None:
+        endpoints = self._endpoints()
         cut = self._world.random.randint(1, len(endpoints) - 1)
         self._network.partition(endpoints[:cut], endpoints[cut:])
+
+    def _moving_partition(self) -> None:
+        """Another cut every few hundred milliseconds: quorums that overlap in ever other ones."""
+        for turn in range(4):
+            self._world.after(turn * 250 * MILLISECOND, self._cut_anew)
+
+    def _cut_anew(self) -> None:
+        if self._world.now < self._until:
+            self._reconnect()
+            self._split()
+
+    def _split(self) -> None:
+        """Two halves, each with one of a pair of twins, and with some of the clients."""
+        random = self._world.random
+        halves: tuple[list[Endpoint], list[Endpoint]] = ([], [])
+        single = [machine.endpoint for machine in self._machines if not machine.twinned]
+        for number, endpoint in enumerate(random.sample(single, len(single))):
+            halves[number % 2].append(endpoint)
+        for machine in self._machines:
+            if machine.twinned:
+                halves[machine.endpoint.startswith("t")].append(machine.endpoint)
+        for client in self._clients:
+            halves[random.randrange(2)].append(client.endpoint)
+        self._network.partition(*halves)
+
+    def _stairs(self) -> None:
+        """Three steps, of which each hears itself and those below, but nobody above.
+
+        The upper ones get what the lower ones vote, and may execute what these, with the primary
+        among them, cannot.
+        """
+        random = self._world.random
+        steps: tuple[list[Endpoint], ...] = ([], [], [])
+        for machine in self._machines:
+            leads = machine.node is not None and machine.node.core.ordering.leading
+            number = 1 if leads else random.randrange(2)
+            if machine.twinned:
+                number = 2 * machine.endpoint.startswith("t")
+            steps[number].append(machine.endpoint)
+        self._network.reconnect()
+        for upper, lower in ((0, 1), (0, 2), (1, 2)):
+            self._network.deafen(steps[lower], steps[upper])
 
     def _one_way(self) -> None:
         sender, receiver = self._world.random.sample(self._machines, 2)
@@ -88,6 +164,16 @@ class Trouble:
                 others = [m.endpoint for m in self._machines if m is not machine]
                 self._network.partition([machine.endpoint], others)
 
+    def _reconnect(self) -> None:
+        self._network.reconnect()
+        for client in self._clients:
+            for replica in dict.fromkeys(machine.replica for machine in self._machines):
+                client.connected(replica)
+
+    def _heal(self) -> None:
+        self._reconnect()
+        self._network.heal()
+
     def _weather(self) -> None:
         random = self._world.random
         self._network.weather = Weather(
@@ -95,4 +181,48 @@ class Trouble:
             duplication=random.choice((0.0, 0.1, 0.5)),
             least_delay=100,
             most_delay=random.choice((2, 20, 150)) * MILLISECOND,
+            straggler=random.choice((0.0, 0.02, 0.1)),
         )
+
+    # -- clients
+
+    def _restart_client(self) -> None:
+        self._any_client().restart()
+
+    def _cut_client(self) -> None:
+        """A client loses some of the replicas, until something connects everybody again."""
+        client, lost = self._any_client(), self._endpoints()
+        keep = self._world.random.randrange(len(lost))
+        self._network.partition([client.endpoint], lost[keep:])
+
+    def _any_client(self) -> SimulatedClient:
+        return self._world.random.choice(self._clients)
+
+    _kinds: ClassVar[dict[str, Kind]] = {
+        "mixed": Kind(
+            (50, 1_200),
+            (
+                _crash,
+                _crash_all,
+                _cut_power,
+                _cut_power,
+                _cut_power,
+                _partition,
+                _moving_partition,
+                _split,
+                _stairs,
+                _one_way,
+                _weather,
+                _weather,
+                _follow_primary,
+                _restart_client,
+                _cut_client,
+                _reconnect,
+                _heal,
+            ),
+        ),
+        "split": Kind((700, 2_500), (_split, _split, _split, _moving_partition, _weather)),
+        "weather": Kind((100, 400), (_weather, _weather, _reconnect)),
+        "outage": Kind((30, 300), (_cut_power,)),
+        "storm": Kind((100, 700), (_weather, _weather, _follow_primary, _split, _reconnect)),
+    }

@@ -79,7 +79,6 @@ def test_a_command_line_that_makes_no_sense_ends_with_exit_code_2(
         (("kv", "txn", "--then", "put a"), "an operation reads 'put KEY VALUE', 'get KEY', "),
         (("kv", "--timeout", "0.1", "get", "a"), "0 of 4 replicas could be reached and 2 are nee"),
         (("bench", "--clients", "1000"), "so --clients 1000 would evict one another"),
-        (("simulate", "--seed", "1", "--faulty", "x"), "--faulty wants REPLICA=MODE"),
     ],
 )
 def test_what_cannot_be_done_ends_with_exit_code_1(

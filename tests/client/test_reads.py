@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from client.errors import DeadlineExceeded, LocalError, Refused
 from client.reads import FAST_READ_TIMEOUT_US
 from pbft.codec import decode_body, encode_packet
-from pbft.messages import CROWDED, REFUSED, OperationResult, Read, Request, StatusQuery, StatusReport
+from pbft.messages import (
+    CROWDED,
+    REFUSED,
+    OperationResult,
+    Read,
+    Request,
+    StatusQuery,
+    StatusReport,
+)
 
 STALE = (OperationResult(0, b"stale"),)
 

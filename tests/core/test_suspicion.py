@@ -2,7 +2,7 @@
 
 import pytest
 from cores import SMALL, Cores, sent, votes_in
-from view_changes import count_own, new_view, quiet
+from view_changes import count_own, new_view, quiet, view_change
 
 from pbft.core import events
 from pbft.core.output import Output
@@ -195,6 +195,25 @@ def test_a_weak_quorum_of_suspects_leaves(n: int, w: int) -> None:
         for _ in range(3):
             assert not cores.receive(BACKUP, Suspect(voice, 0)).own, "signers count, not messages"
     assert left_for(cores.receive(BACKUP, Suspect(voices[-1], 0))) == [1]
+
+
+@pytest.mark.rule("R26")
+@pytest.mark.parametrize("voice_first", [False, True])
+def test_who_has_left_for_a_higher_view_is_a_voice_that_does_not_expire(
+    cores: Cores, voice_first: bool
+) -> None:
+    """It did so on voices that this replica may have missed, and never comes back (R27)."""
+    gone = view_change(cores, 3, 2)
+    cores.ask(BACKUP, cores.request())
+    if voice_first:
+        assert not left_for(cores.tick(BACKUP, REQUEST_MS))
+        assert left_for(cores.receive(BACKUP, gone)) == [1]
+    else:
+        assert not left_for(cores.receive(BACKUP, gone))
+        execute(cores, BACKUP, 1, cores.request())
+        assert not left_for(cores.tick(BACKUP, 4 * REQUEST_MS - 1)), "it has nothing to complain of"
+        cores.ask(BACKUP, cores.request(bundle=2))
+        assert left_for(cores.tick(BACKUP, REQUEST_MS)) == [1]
 
 
 @pytest.mark.rule("R26")

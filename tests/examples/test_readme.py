@@ -164,4 +164,4 @@ def _machines(site: Site, keys: Path, replica: int) -> Iterator[None]:
 
 
 def test_the_faulty_simulation_runs_as_printed(site: Site) -> None:
-    assert "1 seeds, 0 failures" in site.shell(FAULTY)
+    assert "1 seed, 0 failures" in site.shell(FAULTY)

@@ -239,7 +239,7 @@ def test_the_examples_are_refused_for_their_signatures_alone():
     assert target.take(frame(target.sign(opening)), 3) is not None
 
 
-WINDOW = 512
+WINDOW = Parameters().window
 BIG = Target(parameters=Parameters())
 BOMBS = {
     "10^5 signatures in more certificates than the window holds": replace(

@@ -1,0 +1,42 @@
+"""A task on every core: the standard pool, fed little by little, and deaf to Ctrl-C."""
+
+import os
+import signal
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from itertools import islice
+from multiprocessing import get_context
+from typing import TypeVar
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def run_all(work: Callable[[Task], Result], tasks: Iterable[Task]) -> Generator[Result, None, None]:
+    """The results of `work` with every task, as they come. All of it must be picklable.
+
+    Raises BrokenProcessPool where a worker process has died. An exception that is raised in here,
+    Ctrl-C for instance, ends the workers once they have done what they are at.
+    """
+    waiting = iter(tasks)
+    ahead = 4 * (os.cpu_count() or 1)
+    pool = ProcessPoolExecutor(mp_context=get_context("spawn"))
+    try:
+        with _interrupts_ignored():  # which the workers inherit: their parent tells them to end
+            running = {pool.submit(work, task) for task in islice(waiting, ahead)}
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            running |= {pool.submit(work, task) for task in islice(waiting, len(done))}
+            yield from map(Future.result, done)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

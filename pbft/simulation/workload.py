@@ -1,0 +1,133 @@
+"""What one simulated client asks for: random operations on keys shared with others, each value
+unique, and the history of what came of them."""
+
+from collections.abc import Callable
+from random import Random
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from client.errors import ClientError, Refused
+from pbft.apps.kv_codec import (
+    Compare,
+    Delete,
+    DeleteResult,
+    Put,
+    PutResult,
+    Range,
+    RangeResult,
+    Relation,
+    Target,
+    Txn,
+    TxnResult,
+    decode_result,
+    encode,
+)
+from pbft.simulation.history import Action, Operation
+
+
+class Call(Struct, frozen=True):
+    """One operation: its bytes, how it is submitted, and its place in the history."""
+
+    operation: bytes
+    entry: Operation
+    fast: bool = False  # ask for a fast read
+
+
+class Workload:
+    """Random operations of client `number`."""
+
+    def __init__(self, number: int, keys: int, random: Random, clock: Callable[[], int]) -> None:
+        self.history: list[Operation] = []
+        self._number = number
+        self._keys = [b"key-%d" % index for index in range(keys)]
+        self._random = random
+        self._clock = clock
+        self._written = 0
+
+    def draw(self) -> Call:
+        """A random operation."""
+        key, choice = self._random.choice(self._keys), self._random.randrange(10)
+        if choice < 3:
+            return self.put(key)
+        if choice < 4:
+            return self._call(Action.DELETE, key, encode(Delete(key)))
+        if choice < 6:
+            return self._compare_and_swap(key)
+        return self.get(key, fast=choice > 6)
+
+    def any_key(self) -> bytes:
+        """One of the keys."""
+        return self._random.choice(self._keys)
+
+    def put(self, key: bytes) -> Call:
+        """A write of a new value."""
+        value = self._value()
+        return self._call(Action.PUT, key, encode(Put(key, value)), argument=value)
+
+    def get(self, key: bytes, *, fast: bool) -> Call:
+        """A read, ordered or `fast`."""
+        return self._call(Action.GET, key, encode(Range(key)), fast=fast)
+
+    def read_all(self) -> list[Call]:
+        """An ordered read of every key."""
+        return [self.get(key, fast=False) for key in self._keys]
+
+    def _value(self) -> bytes:
+        self._written += 1
+        return b"%d-%d" % (self._number, self._written)
+
+    def _compare_and_swap(self, key: bytes) -> Call:
+        known = [op.result for op in self.history if op.key == key and op.action is Action.GET]
+        expected = known[-1] if known else None
+        value = self._value()
+        if expected is None:
+            compare = Compare(key, Target.VERSION, Relation.EQUAL, 0)
+        else:
+            compare = Compare(key, Target.VALUE, Relation.EQUAL, expected)
+        swap = encode(Txn((compare,), (Put(key, value),), (Range(key),)))
+        return self._call(Action.CAS, key, swap, argument=value, expected=expected)
+
+    def _call(
+        self,
+        action: Action,
+        key: bytes,
+        operation: bytes,
+        *,
+        argument: bytes | None = None,
+        expected: bytes | None = None,
+        fast: bool = False,
+    ) -> Call:
+        entry = Operation(self._number, self._clock(), None, key, action, argument, expected)
+        return Call(operation, entry, fast)
+
+    def finished(self, call: Call, result: bytes | ClientError) -> bool:
+        """Keep what came of `call`; True if its outcome is known."""
+        if isinstance(result, Refused):
+            raise AssertionError(f"a valid operation was refused: {result}")
+        if isinstance(result, ClientError):
+            self.unknown(call)
+            return False
+        found = _outcome(result)
+        self.history.append(replace(call.entry, reply=self._clock(), **found))
+        return True
+
+    def unknown(self, call: Call) -> None:
+        """Nobody will tell what came of `call`: a write may yet take effect."""
+        if call.entry.action is not Action.GET:
+            self.history.append(call.entry)
+
+
+def _outcome(raw: bytes) -> dict[str, object]:
+    """The fields of a history entry that tell what came back."""
+    result = decode_result(raw)
+    if isinstance(result, RangeResult):
+        return {"result": result.kvs[0].value if result.kvs else None}
+    if isinstance(result, TxnResult):
+        if result.succeeded:
+            return {"succeeded": True}
+        found = result.results[0]
+        assert isinstance(found, RangeResult)
+        return {"succeeded": False, "result": found.kvs[0].value if found.kvs else None}
+    assert isinstance(result, PutResult | DeleteResult)
+    return {}
