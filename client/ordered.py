@@ -114,12 +114,15 @@ class OrderedOperations:
         del self._in_flight[leaf.bundle]
         if leaf.bundle != OPENING and self._numbers is not None:
             self._numbers.finish(leaf.bundle)
+        crowded = []
         for ticket, result in zip(bundle.tickets, leaf.results, strict=True):
-            if result.code == CROWDED and len(bundle.tickets) > 1 and not ticket.done:
-                ticket.alone = True
-                self._queue_of(ticket).put_back(ticket)
-            else:
+            if result.code != CROWDED:
                 self._shared.output.complete(ticket, outcome(result))
+            elif not ticket.done:
+                crowded.append(ticket)
+        for ticket in reversed(crowded):
+            ticket.alone = True
+            self._queue_of(ticket).put_back(ticket)
 
     def _session_lost(self, leaf: ReplyLeaf) -> None:
         """The session is of no use any more; what was sent in it is never sent again (R45)."""

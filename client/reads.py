@@ -85,7 +85,7 @@ class FastReads:
             most = max(votes, key=lambda result: votes[result], default=None)
             count = votes[most] if most is not None else 0
             if most is not None and count >= self._shared.quorum.q:
-                self._settle(read, ticket, most)
+                self._settle(ticket, most)
             elif count + missing < self._shared.quorum.q:
                 self._order(ticket)
             else:
@@ -94,10 +94,10 @@ class FastReads:
         if not read.undecided:
             del self._in_flight[nonce]
 
-    def _settle(self, read: _FastRead, ticket: Ticket, result: OperationResult) -> None:
-        if result.code == CROWDED and read.size > 1:
+    def _settle(self, ticket: Ticket, result: OperationResult) -> None:
+        if result.code == CROWDED:
             ticket.alone = True
-            self._order(ticket)
+            self._waiting.put_back(ticket)
         else:
             self._shared.output.complete(ticket, outcome(result))
 

@@ -28,13 +28,14 @@ OUTBOUND_SIZE = "outbound-size"  # an empty payload, or one that no peer would a
 DISCONNECTED = "disconnected"  # sent although there is no connection
 
 # A peer that loses power says nothing: the kernel notices after about 25 s while nothing is sent,
-# and after 5 s without an acknowledgement (in ms) while something is; otherwise it would send again
-# at ever longer intervals, and a channel would stay deaf as long again as a partition has lasted.
+# and after 20 s (in ms) without an acknowledgement while something is; otherwise it would send
+# again at ever longer intervals, and a channel stay deaf as long again as a partition has lasted.
+# (A peer that reads nothing for so long, its window closed, is cut off as well.)
 _KEEPALIVE_OPTIONS = (
     ("TCP_KEEPIDLE", 10),
     ("TCP_KEEPINTVL", 5),
     ("TCP_KEEPCNT", 3),
-    ("TCP_USER_TIMEOUT", 5_000),
+    ("TCP_USER_TIMEOUT", 20_000),
 )
 
 
@@ -86,6 +87,7 @@ class Connection(asyncio.Protocol):
         self._pending_bytes = 0
         self.frames_in_turn = limits.frames_in_turn  # fewer where an identity has many connections
         self._frames = 0  # received so far
+        self._served = 0  # of them, in this iteration of the event loop
         self._made = False
         self._open = False  # authenticated, and the handler knows
         self._queuing = False  # it has had its turn, and waits for the next
@@ -178,12 +180,15 @@ class Connection(asyncio.Protocol):
 
     def _deliver(self) -> None:
         try:
-            for _ in range(self.frames_in_turn):
+            if not self._served:
+                self._loop.call_soon(self._new_turn)
+            while self._served < self.frames_in_turn:
                 frame = self._decoder.next_frame()
                 if frame is None:
                     self._expect_the_rest()
                     return
                 self._frames += 1
+                self._served += 1
                 if self._open:
                     self._handler.on_frame(self, frame)
                 else:
@@ -195,6 +200,9 @@ class Connection(asyncio.Protocol):
             return
         if self._decoder.unfinished:
             self._queue_up()
+
+    def _new_turn(self) -> None:
+        self._served = 0
 
     def _queue_up(self) -> None:
         """What is left comes, and more is read, once everybody else was served (R43)."""

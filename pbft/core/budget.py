@@ -26,6 +26,10 @@ class Budget:
         self._left -= size * 1_000_000
         return True
 
+    def charge(self, size: int) -> None:
+        """Take `size` units, whether they are there or not."""
+        self._left -= size * 1_000_000
+
 
 K = TypeVar("K", bound=Hashable)
 
@@ -40,7 +44,14 @@ class Budgets(Generic[K]):
 
     def spend(self, who: K, size: int, now: int) -> bool:
         """Whether `who` may cost `size` units more at `now` (µs)."""
+        return self._of(who).spend(size, now)
+
+    def charge(self, who: K, size: int) -> None:
+        """Take what something has cost that `who` was allowed to have."""
+        self._of(who).charge(size)
+
+    def _of(self, who: K) -> Budget:
         budget = self._budgets.get(who)
         if budget is None:
             budget = self._budgets[who] = Budget(self._per_second, self._burst)
-        return budget.spend(size, now)
+        return budget

@@ -17,7 +17,7 @@ from pbft.messages import FetchState, StateNodes, StateSummary, Verified
 TRANSFER = "state-transfer"
 ROOTS = (b"\x00", b"\x01")
 PATHS_PER_FETCH = 16
-ANSWER_TIMEOUT_US, MAX_ANSWER_TIMEOUT_US = 500_000, 32_000_000
+ANSWER_TIMEOUT_US, MAX_ANSWER_TIMEOUT_US = 500_000, 4_000_000
 
 
 class InFlight(Struct, frozen=True):
@@ -54,6 +54,7 @@ class StateTransfer:
         self.target, self._summary = target, None
         self._wanted = dict.fromkeys(ROOTS)
         self._asked, self._excluded, self.installed = {}, {}, 0
+        self._patience = ANSWER_TIMEOUT_US
         self._outbox.note("state-transfer-started", target=target.seq)
         self._fetch(now)
 
@@ -111,6 +112,8 @@ class StateTransfer:
         if not set(asked.paths) & set(installed):
             self._excluded[peer] = None  # true nodes, but none that it was asked for
             self._outbox.reject("state-transfer: nothing that was asked for", peer)
+        else:
+            self._patience = ANSWER_TIMEOUT_US  # somebody answers: the network is not the trouble
         self._wanted.update(dict.fromkeys(wanted))
         self.installed += len(installed)
         if self._wanted or self._asked:

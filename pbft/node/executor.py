@@ -73,6 +73,7 @@ class Executor:
         self._store = store
         self._window = parameters.client_window
         self._max_kept = parameters.max_kept_result_bytes
+        self._max_result = parameters.max_result_bytes
         self._admitted = admitted
         self._operations = Operations(store, machine, parameters)
         self._sessions = Sessions(store.sessions, parameters.sessions_per_client)
@@ -81,6 +82,7 @@ class Executor:
         """Execute the batch of `seq`."""
         time = max(self._store.time, content.batch.time)
         self._store.begin_batch(seq, time)
+        self._operations.begin_batch()
         self._operations.tick(Context(time=time, client=b"", session=0, seq=seq))
         leaves = tuple(
             self._settle(request, digest, seq, time)
@@ -91,6 +93,11 @@ class Executor:
     def query(self, operations: Sequence[bytes]) -> tuple[OperationResult, ...]:
         """Answer queries from the state as it is (R20)."""
         return self._operations.query(operations)
+
+    @property
+    def reads(self) -> int:
+        """How much the last `query` has read: entries, and KiB of their values."""
+        return self._operations.reads
 
     def next_deadline(self) -> int | None:
         """The agreed time (µs) at which a tick falls due, or None."""
@@ -181,9 +188,9 @@ class Executor:
 
     def _execute(self, request: Request, digest: bytes, seq: int, time: int) -> ReplyLeaf:
         context = Context(time=time, client=request.client, session=request.session, seq=seq)
-        room = self._max_kept - self._sessions.kept(request.client)
-        results = self._operations.execute(request, context, room)
         key = (request.client, request.session)
+        room = self._sessions.room(key, self._max_kept, self._max_result)
+        results = self._operations.execute(request, context, room)
         self._sessions.record(key, request.bundle, Outcome(digest, results), seq)
         return _leaf(request, digest, EXECUTED, results)
 

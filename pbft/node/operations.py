@@ -25,7 +25,7 @@ OPERATION_TOO_LARGE = OperationResult(REFUSED, b"operation too large")
 TOO_MANY_OPERATIONS = OperationResult(REFUSED, b"too many operations in one bundle")
 RESULT_TOO_LARGE = OperationResult(REFUSED, b"result too large")
 TOO_MUCH_KEPT = OperationResult(REFUSED, b"too many results are not yet acknowledged")
-CROWDED_OUT = OperationResult(CROWDED, b"too much together with others of the bundle")
+CROWDED_OUT = OperationResult(CROWDED, b"too much at once, with other operations of the client")
 
 
 class Savepoint(Protocol):
@@ -49,8 +49,9 @@ class Operations:
     """Applies operations of `machine` to the state, within the limits of `parameters`.
 
     The values of one bundle's results have room for `max_result_bytes` together, so that a reply
-    stays within a frame. An operation for which others of its bundle have left no room is CROWDED:
-    undone, and worth trying again alone.
+    stays within a frame; and the bundles of one client in one batch share what a bundle may read,
+    or a batch full of them would hold up everybody. An operation for which others before it have
+    left no room is CROWDED: undone, and worth trying again.
     """
 
     def __init__(
@@ -60,13 +61,24 @@ class Operations:
         self._machine = machine
         self._parameters = parameters
         self._guard = Guard()
+        self._reads_left: dict[bytes, int] = {}  # of each client, in this batch
         self._view = GuardedView(store.application, self._guard)
         self._state = GuardedState(store.application, self._guard)
 
     def execute(self, request: Request, context: Context, room: int) -> tuple[OperationResult, ...]:
         """The results of an ordered bundle, one per operation; `room` bytes of them may be kept."""
+        most = self._parameters.max_bundle_reads
+        self._guard.left = self._reads_left.get(request.client, most)
+        try:
+            return self._execute(request, context, min(room, self._parameters.max_result_bytes))
+        finally:
+            self._reads_left[request.client] = self._guard.left
+
+    def _execute(
+        self, request: Request, context: Context, room: int
+    ) -> tuple[OperationResult, ...]:
         if request.read_only:
-            return self.query(request.operations, room)
+            return self._each(request.operations, self._query, room)
 
         def apply(operation: bytes, room: int) -> OperationResult:
             with self._store.savepoint() as savepoint:
@@ -79,42 +91,47 @@ class Operations:
 
         return self._each(request.operations, apply, room)
 
-    def query(
-        self, operations: Sequence[bytes], room: int | None = None
-    ) -> tuple[OperationResult, ...]:
+    def begin_batch(self) -> None:
+        """Every client may read anew."""
+        self._reads_left.clear()
+
+    def query(self, operations: Sequence[bytes]) -> tuple[OperationResult, ...]:
         """The answers to queries, from the state as it is."""
+        self._guard.left = self._parameters.max_bundle_reads
+        return self._each(operations, self._query, self._parameters.max_result_bytes)
 
-        def query(operation: bytes, room: int) -> OperationResult:
-            return self._attempt(lambda: self._machine.query(self._view, operation), room)
+    @property
+    def reads(self) -> int:
+        """How much the last `query` has read."""
+        return self._parameters.max_bundle_reads - self._guard.left
 
-        return self._each(operations, query, room)
+    def _query(self, operation: bytes, room: int) -> OperationResult:
+        return self._attempt(lambda: self._machine.query(self._view, operation), room)
 
     def _each(
         self,
         operations: Sequence[bytes],
         run: Callable[[bytes, int], OperationResult],
-        kept_room: int | None,
+        room: int,
     ) -> tuple[OperationResult, ...]:
         if len(operations) > self._parameters.max_bundle_operations:
             return (TOO_MANY_OPERATIONS,) * len(operations)
-        most = self._parameters.max_result_bytes
-        room = most if kept_room is None else min(most, kept_room)
-        self._guard.left = self._parameters.max_bundle_reads
         results: list[OperationResult] = []
         for operation in operations:
+            fresh = self._guard.left == self._parameters.max_bundle_reads
             fits = len(operation) <= self._parameters.max_operation_bytes
             result = run(operation, room) if fits else OPERATION_TOO_LARGE
-            result = self._blame(result, first=not results)
+            result = self._blame(result, first=not results, fresh=fresh)
             results.append(result)
             room -= len(result.value) if result.code == OK else 0
         return tuple(results)
 
-    def _blame(self, result: OperationResult, *, first: bool) -> OperationResult:
+    def _blame(self, result: OperationResult, *, first: bool, fresh: bool) -> OperationResult:
         """Too much: is it the operation's own fault, or that of others before it?"""
-        if first:
-            return TOO_MUCH_KEPT if result is CROWDED_OUT else result
+        if first and result is CROWDED_OUT:
+            return TOO_MUCH_KEPT
         exhausted = result.code == REFUSED and self._guard.exhausted
-        return CROWDED_OUT if exhausted else result
+        return CROWDED_OUT if exhausted and not fresh else result
 
     def _attempt(self, run: Callable[[], bytes], room: int) -> OperationResult:
         result = self._outcome(run)

@@ -167,6 +167,20 @@ class Sessions:
         sizes = (*header.sizes[:at], len(raw), *header.sizes[at:])
         self._save(key, Header(header.low, seq, header.opening, executed, sizes))
 
+    def room(self, key: Key, most: int, wanted: int) -> int:
+        """Of `most` bytes, those that may still be kept for this session's client.
+
+        A process that has ended acknowledges nothing any more: where fewer than `wanted` are left,
+        the client's other sessions that keep results go, the least recently used first.
+        """
+        if most - self.kept(key[0]) < wanted:
+            others = [(k, h) for k, h in self._sessions_of(key[0]) if k != key and h.executed]
+            for victim in sorted(others, key=lambda pair: (pair[1].used, pair[0][1])):
+                self._evict(victim)
+                if most - self.kept(key[0]) >= wanted:
+                    break
+        return most - self.kept(key[0])
+
     def kept(self, client: bytes) -> int:
         """Bytes of the results that `client` has not acknowledged, in all its sessions."""
         known = self._kept.get(client)

@@ -15,7 +15,7 @@ from pbft.storage.tree_node import EMPTY_DIGEST, MalformedNode, node_digest
 
 PINNED_CHECKPOINTS = 3
 SERVED_BYTES_PER_SECOND, SERVED_BURST_BYTES = 32 * 1024 * 1024, 8 * 1024 * 1024
-PATH_COST_BYTES = 32 * 1024  # walking down to a node takes about as long as sending this
+PATH_COST_BYTES = 8 * 1024  # walking down to a node takes about as long as sending this
 ANSWER_BYTES = 1024 * 1024
 
 
@@ -58,7 +58,7 @@ class PinnedCheckpoints:
                 nodes.append(pinned.node(path))
             except ValueError:
                 continue  # no path of any tree: not worth an answer
-        self._budgets.spend(fetch.replica, size, now)
+        self._budgets.charge(fetch.replica, size)
         self._send(fetch.replica, StateNodes(self._context.id, pinned.summary, tuple(nodes)))
         return True
 

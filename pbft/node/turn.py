@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from pbft.apps.state_machine import StateMachine
 from pbft.core import events
+from pbft.core.budget import Budgets
 from pbft.core.context import Context, Instant
 from pbft.core.output import (
     AnswerRead,
@@ -43,6 +44,9 @@ FLUSH_BYTES = 64 * 1024 * 1024
 A flush between checkpoints has a price: after a restart this replica can serve no checkpoint to
 others until it has reached the next one.
 """
+
+READS_PER_SECOND, READS_BURST = 200_000, 100_000
+"""What the fast reads of one client may read: entries, and KiB of their values."""
 
 Observer = Callable[[Note], None]
 Heard = Callable[[events.Event], None]
@@ -86,6 +90,7 @@ class Node:
         self._pins = PinnedCheckpoints(context, transport)
         self._installer = Installer(store)
         self._replies = Replying(context, transport)
+        self._reading = Budgets[bytes](READS_PER_SECOND, READS_BURST)
         self.core = Replica(context, self._foundation(), clock.now())
         self.authenticator = Authenticator(context.config, verifier, self.core)
         self.counters = counters
@@ -252,14 +257,21 @@ class Node:
         if isinstance(answer, ResendReply):
             self._resend(answer)
         elif isinstance(answer, AnswerRead):
-            refused = answer.refused
-            results = () if refused else self.executor.query(answer.read.operations)
-            self._replies.read(answer.read, refused, results)
+            self._read(answer)
         elif isinstance(answer, AnswerStatus):
             self._replies.status(answer.query, report(self))
         else:
             if not self._pins.serve(answer.fetch, self._clock.now().mono):
                 self.counters["state-serving-budget"] += 1
+
+    def _read(self, answer: AnswerRead) -> None:
+        """Answer a fast read, unless its client has read too much lately (R43)."""
+        client, now = answer.read.client, self._clock.now().mono
+        refused = answer.refused or not self._reading.spend(client, 1, now)
+        results = () if refused else self.executor.query(answer.read.operations)
+        if not refused:
+            self._reading.charge(client, self.executor.reads)
+        self._replies.read(answer.read, refused, results)
 
     def _resend(self, answer: ResendReply) -> None:
         leaf = self.executor.cached(answer.request, answer.digest)

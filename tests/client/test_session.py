@@ -2,7 +2,7 @@
 
 import pytest
 
-from client.errors import DeadlineExceeded, LocalError, OutcomeUnknown, QueueFull, Refused
+from client.errors import DeadlineExceeded, LocalError, OutcomeUnknown, QueueFull
 from client.numbering import MAX_NUMBER
 from client.ordered import BUNDLES_IN_FLIGHT
 from client.retry import FIRST_RETRY_US, LAST_RETRY_US
@@ -13,6 +13,7 @@ from pbft.messages import (
     CROWDED,
     OK,
     OUT_OF_WINDOW,
+    REFUSED,
     SESSION_EXPIRED,
     SESSION_REFUSED,
     OperationResult,
@@ -80,14 +81,23 @@ def test_what_found_no_room_beside_others_is_sent_again_alone(driver, read_only)
     assert [driver.result(each) for each in tickets[1:]] == [b"did 1", b"did 2"]
 
 
-def test_what_finds_no_room_even_alone_is_refused(driver):
+def test_what_finds_no_room_beside_other_bundles_is_sent_again_too(driver):
     tickets = [driver.session.submit(b"%d" % n) for n in range(2)]
     crowded(driver, *tickets)
     (request,) = driver.take_requests()
     driver.agree(request, (OperationResult(CROWDED, b"no room"),))
-    refusal = driver.result(tickets[1])
-    assert isinstance(refusal, Refused)
-    assert str(refusal) == "no room"
+    assert driver.result(tickets[1]) is None
+    (again,) = driver.take_requests()
+    assert driver.request(again).bundle == driver.request(request).bundle + 1
+    driver.agree(again, (OperationResult(REFUSED, b"too much"),))
+    assert str(driver.result(tickets[1])) == "too much"
+
+
+def test_what_found_no_room_keeps_its_order(driver):
+    tickets = [driver.session.submit(b"%d" % n) for n in range(4)]
+    crowded(driver, *tickets)
+    sent = [driver.request(each).operations for each in driver.take_requests()]
+    assert sent == [(b"1",), (b"2",), (b"3",)]
 
 
 def test_what_was_abandoned_meanwhile_is_not_sent_again(driver):

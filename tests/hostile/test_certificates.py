@@ -239,8 +239,8 @@ def test_the_examples_are_refused_for_their_signatures_alone():
     assert target.take(frame(target.sign(opening)), 3) is not None
 
 
-WINDOW = Parameters().window
-BIG = Target(parameters=Parameters())
+WINDOW = 512
+BIG = Target(parameters=Parameters(window=WINDOW))
 BOMBS = {
     "10^5 signatures in more certificates than the window holds": replace(
         CHANGE, prepared=(prepared(backups=ALL),) * (100_000 // MAX_REPLICAS + 1)

@@ -216,6 +216,7 @@ def test_a_silent_peer_between_frames_is_left_alone():
 def test_a_flood_of_frames_is_served_in_turns_and_read_no_further_meanwhile():
     async def scenario(attacked):
         attacked.authenticate()
+        await asyncio.sleep(1)  # the handshake's frame has had its turn
         attacked.send(encode_frame(b"flood") * 1000)
         assert len(attacked.node.frames) == LIMITS.frames_in_turn
         assert not attacked.wire.reading
@@ -243,6 +244,7 @@ def test_a_flood_that_ends_in_garbage_is_cut_off_there():
 def test_a_flood_is_forgotten_once_its_connection_is_closed():
     async def scenario(attacked):
         attacked.authenticate()
+        await asyncio.sleep(1)  # the handshake's frame has had its turn
         attacked.send(encode_frame(b"flood") * 1000)
         attacked.connection.refuse("enough")
         await asyncio.sleep(1)
