@@ -284,6 +284,8 @@ class Demo:
         ends = sorted(ended for client in self._load for ended, _ in client.latencies)
         pause = max(later - earlier for earlier, later in pairwise(ends))
         table = Table(show_header=False)
+        table.add_column()
+        table.add_column(overflow="fold")
         for name, value in (
             ("operations", f"{len(latencies)} acknowledged, {self._unknown} of unknown outcome"),
             ("latency p50", f"{latencies[len(latencies) // 2] / 1000:.1f} ms"),

@@ -1,19 +1,20 @@
 """What a replica says of itself: the JSON object behind `pbft status`."""
 
-from typing import TYPE_CHECKING
+from collections import Counter
 
 import msgspec
 
-if TYPE_CHECKING:
-    from pbft.node.turn import Node
+from pbft.core.replica import Replica
+from pbft.core.state_transfer import StateTransfer
 
 
-def report(node: "Node") -> bytes:
+def report(
+    replica: int, core: Replica, log_commits: int, verifications: int, counters: Counter[str]
+) -> bytes:
     """The report as UTF-8 JSON (fields are described in docs/operations.md)."""
-    core = node.core
     return msgspec.json.encode(
         {
-            "replica": node.context.id,
+            "replica": replica,
             "view": core.views.view,
             "active": core.views.active,
             "primary": core.ordering.primary,
@@ -25,16 +26,15 @@ def report(node: "Node") -> bytes:
             "own_digest": core.checkpoints.own_digest.hex(),
             "pending_requests": len(core.pool),
             "voting": not core.gate.silent,
-            "transfer": _transfer(node),
-            "log_commits": node.log_commits,
-            "verifications": node.authenticator.verifications,
-            "counters": dict(sorted(node.counters.items())),
+            "transfer": _transfer(core.transfer),
+            "log_commits": log_commits,
+            "verifications": verifications,
+            "counters": dict(sorted(counters.items())),
         }
     )
 
 
-def _transfer(node: "Node") -> dict[str, int] | None:
-    transfer = node.core.transfer
+def _transfer(transfer: StateTransfer) -> dict[str, int] | None:
     if transfer.target is None:
         return None
     return {"target": transfer.target.seq, "nodes_installed": transfer.installed}

@@ -259,7 +259,7 @@ class Node:
         elif isinstance(answer, AnswerRead):
             self._read(answer)
         elif isinstance(answer, AnswerStatus):
-            self._replies.status(answer.query, report(self))
+            self._replies.status(answer.query, self._report())
         else:
             if not self._pins.serve(answer.fetch, self._clock.now().mono):
                 self.counters["state-serving-budget"] += 1
@@ -278,12 +278,6 @@ class Node:
         if leaf is not None:
             self._replies.batch(self.core.views.view, self.store.seq, (leaf,))
 
-    @property
-    def log_commits(self) -> int:
-        """How many durable transactions of the log there were since the start."""
-        return self._log.commits
-
-    @property
-    def context(self) -> Context:
-        """Who this replica is."""
-        return self._context
+    def _report(self) -> bytes:
+        checked = self.authenticator.verifications
+        return report(self._context.id, self.core, self._log.commits, checked, self.counters)
