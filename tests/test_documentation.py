@@ -16,7 +16,6 @@ from pbft import messages
 from pbft.cli.main import COMMANDS
 from pbft.config import Parameters
 from pbft.faults.modes import MODES
-from pbft.node.report import report
 from pbft.simulation.cluster import SimulatedCluster
 from pbft.simulation.scenario import SECOND, scenario_of
 
@@ -150,7 +149,7 @@ def test_every_field_of_a_report_is_explained() -> None:
     cluster.start()
     node = cluster.machines[0].node
     assert node is not None
-    assert sorted(set(json.loads(report(node))) - NAMED) == []
+    assert sorted(set(json.loads(node.report())) - NAMED) == []
     assert {"address", "reachable"} <= NAMED
 
 

@@ -61,6 +61,13 @@ def opened(envelope: Envelope, kind: type[B]) -> B:
     return body
 
 
+def _votes(quorum: Quorum, proof: Proof, kind: type[B]) -> list[B]:
+    """The bodies of the votes; counted before any is decoded."""
+    if len(proof) > quorum.n:
+        raise InvalidCertificate("more votes than replicas")
+    return [opened(envelope, kind) for envelope in proof]
+
+
 def _distinct(quorum: Quorum, replicas: list[int], least: int) -> None:
     if len(replicas) < least:
         raise InvalidCertificate("too few signers")
@@ -70,7 +77,7 @@ def _distinct(quorum: Quorum, replicas: list[int], least: int) -> None:
 
 def check_checkpoints(quorum: Quorum, proof: Proof, least: int) -> Checkpoint:
     """At least `least` matching CHECKPOINTs of distinct replicas; one of them is returned."""
-    votes = [opened(envelope, Checkpoint) for envelope in proof]
+    votes = _votes(quorum, proof, Checkpoint)
     _distinct(quorum, [vote.replica for vote in votes], least)
     if any((vote.seq, vote.digest) != (votes[0].seq, votes[0].digest) for vote in votes):
         raise InvalidCertificate("checkpoints that do not match")
@@ -79,7 +86,7 @@ def check_checkpoints(quorum: Quorum, proof: Proof, least: int) -> Checkpoint:
 
 def check_commits(quorum: Quorum, proof: Proof) -> Commit:
     """A commit certificate: q matching COMMITs (R5, R23); one of them is returned."""
-    votes = [opened(envelope, Commit) for envelope in proof]
+    votes = _votes(quorum, proof, Commit)
     _distinct(quorum, [vote.replica for vote in votes], quorum.q)
     first = votes[0]
     if any((v.view, v.seq, v.digest) != (first.view, first.seq, first.digest) for v in votes):
@@ -92,7 +99,7 @@ def check_prepared(quorum: Quorum, proof: PreparedProof) -> Prepared:
     proposal = opened(proof.pre_prepare, PrePrepare)
     key = (proposal.view, proposal.seq, proposal.digest)
     primary = quorum.primary(proposal.view)
-    votes = [opened(envelope, Prepare) for envelope in proof.prepares]
+    votes = _votes(quorum, proof.prepares, Prepare)
     holders = [proposal.replica, *(vote.replica for vote in votes)]
     if proposal.replica != primary:
         raise InvalidCertificate("a pre-prepare that is not the primary's")
@@ -122,8 +129,8 @@ def check_view_change(quorum: Quorum, window: int, body: ViewChange) -> tuple[Pr
 
 def _check_stable(quorum: Quorum, body: ViewChange) -> None:
     if body.stable_seq == 0:
-        if body.stable_proof:
-            raise InvalidCertificate("a proof for the initial state")
+        if body.stable_proof or body.stable_digest != bytes(32):
+            raise InvalidCertificate("a proof or a digest for the initial state")
         return
     stable = check_checkpoints(quorum, body.stable_proof, quorum.q)
     if (stable.seq, stable.digest) != (body.stable_seq, body.stable_digest):
@@ -136,7 +143,7 @@ def check_new_view_shape(quorum: Quorum, window: int, body: NewView) -> tuple[Vi
         raise InvalidCertificate("a new-view that is not its primary's")
     if len(body.pre_prepares) > window:
         raise InvalidCertificate("more pre-prepares than the window holds")
-    changes = tuple(opened(envelope, ViewChange) for envelope in body.view_changes)
+    changes = tuple(_votes(quorum, body.view_changes, ViewChange))
     _distinct(quorum, [change.replica for change in changes], quorum.q)
     if any(change.view != body.view for change in changes):
         raise InvalidCertificate("a view-change for another view")

@@ -134,6 +134,7 @@ class Replica(Inbox):
             self._outbox.reject("batch-digest-mismatch", event.peer)
             return
         if not self.queue.handed < commit.seq <= self.log.high + self._reach:
+            self._outbox.reject("batch-not-needed", event.peer)
             return
         slot = self.log.slot(commit.seq)
         self.log.add_content(slot, event.content)

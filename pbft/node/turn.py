@@ -259,7 +259,7 @@ class Node:
         elif isinstance(answer, AnswerRead):
             self._read(answer)
         elif isinstance(answer, AnswerStatus):
-            self._replies.status(answer.query, self._report())
+            self._replies.status(answer.query, self.report())
         else:
             if not self._pins.serve(answer.fetch, self._clock.now().mono):
                 self.counters["state-serving-budget"] += 1
@@ -278,6 +278,7 @@ class Node:
         if leaf is not None:
             self._replies.batch(self.core.views.view, self.store.seq, (leaf,))
 
-    def _report(self) -> bytes:
+    def report(self) -> bytes:
+        """What this replica says of itself, as JSON."""
         checked = self.authenticator.verifications
         return report(self._context.id, self.core, self._log.commits, checked, self.counters)

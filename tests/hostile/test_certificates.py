@@ -33,6 +33,7 @@ ALL = range(MAX_REPLICAS)
 
 TOO_FEW = "certificate: too few signers"
 STRANGERS = "certificate: repeated or unknown signers"
+TOO_MANY = "certificate: more votes than replicas"
 WRONG_TYPE = "certificate: a message of another type inside a certificate"
 
 
@@ -63,8 +64,8 @@ VIEW_CHANGES = {
     "q-1 checkpoints": (replace(CHANGE, stable_proof=checkpoints(0, 1)), TOO_FEW),
     "a repeated signer": (replace(CHANGE, stable_proof=checkpoints(0, 1, 1)), STRANGERS),
     "an unknown signer": (replace(CHANGE, stable_proof=checkpoints(0, 1, 4)), STRANGERS),
-    "n+1 signers": (replace(CHANGE, stable_proof=checkpoints(0, 1, 2, 3, 4)), STRANGERS),
-    "128 signers": (replace(CHANGE, stable_proof=checkpoints(*ALL)), STRANGERS),
+    "n+1 signers": (replace(CHANGE, stable_proof=checkpoints(0, 1, 2, 3, 4)), TOO_MANY),
+    "128 signers": (replace(CHANGE, stable_proof=checkpoints(*ALL)), TOO_MANY),
     "another digest": (
         replace(CHANGE, stable_digest=OTHER),
         "certificate: a stable checkpoint that its proof does not show",
@@ -79,7 +80,7 @@ VIEW_CHANGES = {
     ),
     "a proof of the beginning": (
         replace(CHANGE, stable_seq=0),
-        "certificate: a proof for the initial state",
+        "certificate: a proof or a digest for the initial state",
     ),
     "commits as checkpoints": (
         replace(CHANGE, stable_proof=tuple(unsigned(Commit(i, 0, 4, D)) for i in range(3))),
@@ -90,7 +91,7 @@ VIEW_CHANGES = {
     "the primary as a backup": (replace(CHANGE, prepared=(prepared(backups=(0, 1)),)), STRANGERS),
     "an unknown backup": (replace(CHANGE, prepared=(prepared(backups=(1, 7)),)), STRANGERS),
     "n backups": (replace(CHANGE, prepared=(prepared(backups=(1, 2, 3, 4)),)), STRANGERS),
-    "128 backups": (replace(CHANGE, prepared=(prepared(backups=ALL),)), STRANGERS),
+    "128 backups": (replace(CHANGE, prepared=(prepared(backups=ALL),)), TOO_MANY),
     "a pre-prepare of a backup": (
         replace(CHANGE, prepared=(prepared(primary=3),)),
         "certificate: a pre-prepare that is not the primary's",
@@ -149,7 +150,7 @@ NEW_VIEWS = {
     ),
     "128 signers": (
         replace(OPENING, view_changes=tuple(unsigned(replace(CHANGE, replica=i)) for i in ALL)),
-        STRANGERS,
+        TOO_MANY,
     ),
     "a view-change for another view": (
         replace(OPENING, view_changes=(*CHANGES[:2], unsigned(replace(CHANGE, view=3, replica=3)))),
@@ -182,7 +183,7 @@ BUNDLES = {
     "no commits": (CommittedBatch((), NULL), TOO_FEW),
     "q-1 commits": (CommittedBatch(commits(0, 1), NULL), TOO_FEW),
     "a repeated commit": (CommittedBatch(commits(0, 1, 1), NULL), STRANGERS),
-    "128 commits": (CommittedBatch(commits(*ALL), NULL), STRANGERS),
+    "128 commits": (CommittedBatch(commits(*ALL), NULL), TOO_MANY),
     "commits that differ": (
         CommittedBatch((*commits(0, 1), *commits(2, digest=OTHER)), NULL),
         "certificate: commits that do not match",
@@ -195,7 +196,7 @@ BUNDLES = {
     "no checkpoints": (CheckpointProof(()), TOO_FEW),
     "w-1 checkpoints": (CheckpointProof(checkpoints(0)), TOO_FEW),
     "a repeated checkpoint": (CheckpointProof(checkpoints(0, 0)), STRANGERS),
-    "128 checkpoints": (CheckpointProof(checkpoints(*ALL)), STRANGERS),
+    "128 checkpoints": (CheckpointProof(checkpoints(*ALL)), TOO_MANY),
     "checkpoints that differ": (
         CheckpointProof((*checkpoints(0), *checkpoints(1, digest=OTHER))),
         "certificate: checkpoints that do not match",
