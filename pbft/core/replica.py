@@ -43,8 +43,7 @@ class Replica(Inbox):
 
     def _started(self, event: events.Started, now: Instant) -> None:
         self.incarnations.start(event.nonce, now)
-        found = self._found_state
-        if found and found.seq % self._context.parameters.checkpoint_interval == 0:
+        if found := self._found_state:
             self._facts(self.checkpoints.own_state(found, checkpoint_digest(found)), now)
         self._beat(now)
         if self.ordering.active:

@@ -38,13 +38,6 @@ from pbft.node.report import report
 from pbft.node.state_sync import Installer, PinnedCheckpoints
 from pbft.storage.state_store import StateStore
 
-FLUSH_BYTES = 64 * 1024 * 1024
-"""Changes of the state that gather in memory at most.
-
-A flush between checkpoints has a price: after a restart this replica can serve no checkpoint to
-others until it has reached the next one.
-"""
-
 READS_PER_SECOND, READS_BURST = 200_000, 100_000
 """What the fast reads of one client may read: entries, and KiB of their values."""
 
@@ -222,14 +215,13 @@ class Node:
         content = command.content
         execution = self.executor.execute(command.seq, content)
         summary = self._checkpoint() if command.checkpoint else None
-        if self.store.unflushed_bytes > FLUSH_BYTES:
-            self.store.flush()
         self._queue.append(
             events.Executed(command.seq, summary, execution.sessions, self.executor.next_deadline())
         )
         self._replies.batch(command.view, command.seq, execution.leaves)
 
     def _checkpoint(self) -> StateSummary:
+        """Flush the state here, and nowhere else: a restarted replica has a checkpoint to serve."""
         summary = self.store.flush()
         self._pins.pin(self.store.pin())
         return summary

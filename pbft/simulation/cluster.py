@@ -80,7 +80,6 @@ class SimulatedCluster:
             self.verifier,
             lambda: WatchedStore(lambda operation: self.ledger.on_apply(machine, operation)),
             self.witness,
-            flushes=self.scenario.flushes,
             faulty=faulty,
             twinned=replica in self.scenario.twins,
             second=second,

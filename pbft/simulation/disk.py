@@ -1,16 +1,14 @@
-"""A disk whose power can fail between any two steps of a turn, and a state that is flushed early.
+"""A disk whose power can fail between any two steps of a turn.
 
 Steps are commits (before and after), packets (each receiver apart) and executions (before and
 after): whatever a real process can be killed between. What was committed before is there at the
 next start, everything else is lost.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from pbft.node.turn import FLUSH_BYTES
 from pbft.storage.memory_database import MemoryDatabase
 from pbft.storage.overlay import Overlay
-from pbft.storage.state_store import StateStore
 
 
 class PowerCut(BaseException):
@@ -48,15 +46,3 @@ class Disk(MemoryDatabase):
         self._fuse.step()
         super().apply(writes)
         self._fuse.step()
-
-
-class RestlessStore(StateStore):
-    """Sometimes claims to hold so much that the node flushes it, after whatever batch it is at."""
-
-    def __init__(self, database: MemoryDatabase, full: Callable[[], bool]) -> None:
-        super().__init__(database)
-        self._full = full
-
-    @property
-    def unflushed_bytes(self) -> int:
-        return FLUSH_BYTES + 1 if self._full() else super().unflushed_bytes

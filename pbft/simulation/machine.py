@@ -17,7 +17,7 @@ from pbft.messages import Packet, StateSummary
 from pbft.node.log_store import LogStore
 from pbft.node.ports import Transport, Verifier
 from pbft.node.turn import Halted, Node
-from pbft.simulation.disk import Disk, Fuse, PowerCut, RestlessStore
+from pbft.simulation.disk import Disk, Fuse, PowerCut
 from pbft.simulation.network import Endpoint, Network
 from pbft.simulation.wire import Directory, Wire
 from pbft.simulation.world import World
@@ -82,15 +82,11 @@ class Machine:
         application: Callable[[], StateMachine],
         observer: Observer,
         *,
-        flushes: float = 0.0,
         faulty: str | None = None,
         twinned: bool = False,
         second: bool = False,
     ) -> None:
-        """`twinned` machines share their replica's number and key; one of them is the `second`.
-
-        `flushes` is how often the state reaches the disk between checkpoints, per batch.
-        """
+        """`twinned` machines share their replica's number and key; one of them is the `second`."""
         self.replica = replica
         self.endpoint: Endpoint = f"{'t' if second else 'r'}{replica}"
         self.correct = faulty is None and not twinned
@@ -107,7 +103,6 @@ class Machine:
         self._observer = observer
         self._faulty = faulty
         self._random = Random(world.random.getrandbits(64))
-        self._flushes = flushes
         self._fuse = Fuse()
         self._log = Disk(TABLES, self._fuse)
         self._state = Disk(STATE_TABLES, self._fuse)
@@ -152,7 +147,7 @@ class Machine:
             context,
             self._application(),
             LogStore(self._log),
-            RestlessStore(self._state, lambda: self._random.random() < self._flushes),
+            StateStore(self._state),
             self,
             transport,
             self._verifier,

@@ -44,7 +44,6 @@ class Scenario(Struct, frozen=True):
     double_talk: bool = False  # one more client signs two contents under each bundle number
     faulty: tuple[tuple[int, str], ...] = ()
     twins: tuple[int, ...] = ()  # replicas that two machines share, both honest as they think
-    flushes: float = 0.0  # how often the state is flushed between checkpoints, per batch
     kind: str = "mixed"  # of trouble: see pbft.simulation.trouble
     ed25519: bool = False
     trouble: int = 6 * SECOND  # how long faults are injected
@@ -87,7 +86,6 @@ def scenario_of(
         double_talk=random.random() < 0.3,
         faulty=wrapped,
         twins=twins,
-        flushes=random.choice((0.0, 0.1, 0.5)),
         ed25519=seed % ED25519_EVERY == 0,
         trouble=random.randint(2, 5) * SECOND,
         parameters=_parameters(random),

@@ -6,9 +6,6 @@ from pbft.apps.state_machine import MAX_KEY_BYTES, MAX_VALUE_BYTES, Refused
 from pbft.storage.database import Reader
 from pbft.storage.overlay import Absent, Change, Overlay
 
-CHANGE_OVERHEAD = 100
-"""Bytes of memory that one change costs beside its key and value, roughly."""
-
 
 class StateIncomplete(Exception):
     """The state is being fetched from other replicas: there is nothing to read or execute on."""
@@ -31,7 +28,6 @@ class Map:
         self._undo: list[tuple[bytes, Change]] | None = None
         self._writable = False
         self._epoch = 0
-        self.unflushed_bytes = 0
 
     def get(self, key: bytes) -> bytes | None:
         """The value under `key`, or None. Raises TypeError, StateIncomplete, StorageFailure."""
@@ -86,7 +82,6 @@ class Map:
         self._writable = False
         self._reader = reader
         self._overlay.clear()
-        self.unflushed_bytes = 0
 
     def remember(self) -> None:
         """Start to note what would undo the changes from here on."""
@@ -111,9 +106,7 @@ class Map:
             self._undo.append((key, before))
 
     def _set(self, key: bytes, change: Change) -> Change:
-        before = self._overlay.set(key, change)
-        self.unflushed_bytes += _cost(key, change) - _cost(key, before)
-        return before
+        return self._overlay.set(key, change)
 
     def _walk(
         self, start: bytes, end: bytes | None, reverse: bool, epoch: int
@@ -139,9 +132,3 @@ def _check_bytes(*values: bytes) -> None:
     for value in values:
         if not isinstance(value, bytes):
             raise TypeError("keys and values are bytes")
-
-
-def _cost(key: bytes, change: Change) -> int:
-    if isinstance(change, Absent):
-        return 0
-    return CHANGE_OVERHEAD + len(key) + (len(change) if change is not None else 0)

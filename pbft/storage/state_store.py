@@ -73,11 +73,6 @@ class StateStore:
         """The savepoint has ended."""
         self._savepoint = None
 
-    @property
-    def unflushed_bytes(self) -> int:
-        """Roughly the memory that changes take which are not flushed."""
-        return self.application.unflushed_bytes + self.sessions.unflushed_bytes
-
     def flush(self) -> StateSummary:
         """Make the state after `seq` durable, in one transaction, and return what it digests to.
 

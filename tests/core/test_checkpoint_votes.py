@@ -39,15 +39,6 @@ def test_a_flushed_checkpoint_without_a_vote_is_voted_for_after_a_restart() -> N
 
 
 @pytest.mark.rule("R21")
-def test_a_state_that_was_flushed_between_checkpoints_is_not_voted_for() -> None:
-    cores = Cores()
-    found = Foundation(Restored(), executed=5, summary=summary_of(5))
-    cores.cores[ME] = Replica(cores.contexts[ME], found, START)
-    cores.step(ME, events.Started(7))
-    assert votes_in(remembered(cores), Checkpoint) == []
-
-
-@pytest.mark.rule("R21")
 def test_a_checkpoint_passed_in_silence_is_voted_for_once_that_is_over() -> None:
     cores = Cores()
     cores.cores[ME] = Replica(cores.contexts[ME], Foundation(Restored(), executed=3), START)

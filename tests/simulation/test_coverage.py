@@ -32,5 +32,5 @@ def test_the_suite_has_every_kind_of_scenario() -> None:
     assert sum(scenario.ed25519 for scenario in scenarios) >= 15  # 5 %
     assert {Quorum(scenario.replicas).f for scenario in scenarios} == {1, 2}
     assert {scenario.replicas for scenario in scenarios} == {4, 5, 6, 7}
-    for what in ("twins", "faulty", "double_talk", "shared_key", "flushes"):
+    for what in ("twins", "faulty", "double_talk", "shared_key"):
         assert 30 <= sum(bool(getattr(scenario, what)) for scenario in scenarios) <= 270

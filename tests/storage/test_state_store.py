@@ -104,7 +104,6 @@ def test_a_savepoint_undoes_one_operation(store: StateStore) -> None:
     store.flush()
     execute(store, before="1")
     store.application.delete(b"gone")
-    cost = store.unflushed_bytes
     with store.savepoint() as savepoint:
         store.application.put(b"flushed", b"2")
         store.application.put(b"before", b"2")
@@ -116,7 +115,6 @@ def test_a_savepoint_undoes_one_operation(store: StateStore) -> None:
         savepoint.rollback()
         assert content(store.application) == {b"flushed": b"1", b"before": b"1"}
         assert content(store.sessions) == {}
-        assert store.unflushed_bytes == cost
         store.application.put(b"kept", b"1")
     with store.savepoint():
         store.application.put(b"flushed", b"2")
@@ -147,20 +145,6 @@ def test_savepoints_do_not_nest_and_a_flush_waits_for_their_end(store: StateStor
         with pytest.raises(RuntimeError, match="being applied"):
             store.flush()
     assert store.flush().seq == 1
-
-
-def test_unflushed_bytes_grow_with_changes_and_end_with_a_flush(store: StateStore) -> None:
-    execute(store)
-    assert store.unflushed_bytes == 0
-    store.application.put(b"k", bytes(1000))
-    first = store.unflushed_bytes
-    assert first > 1000
-    store.application.put(b"k", bytes(10))
-    assert store.unflushed_bytes == first - 990
-    store.sessions.delete(b"not there")
-    assert store.unflushed_bytes > first - 990
-    store.flush()
-    assert store.unflushed_bytes == 0
 
 
 @pytest.mark.rule("R47")
