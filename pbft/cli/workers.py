@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from typing import TypeVar
 
 Task = TypeVar("Task")
@@ -23,7 +23,7 @@ def run_all(work: Callable[[Task], Result], tasks: Iterable[Task]) -> Generator[
     ahead = 4 * (os.cpu_count() or 1)
     pool = ProcessPoolExecutor(mp_context=get_context("spawn"))
     try:
-        with _interrupts_ignored():  # which the workers inherit: their parent tells them to end
+        with _interrupts_held_back():  # from the workers for good: their parent ends them
             running = {pool.submit(work, task) for task in islice(waiting, ahead)}
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -34,9 +34,11 @@ def run_all(work: Callable[[Task], Result], tasks: Iterable[Task]) -> Generator[
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C waits until this ends; a process that is started meanwhile never gets it."""
+    resource_tracker.ensure_running()  # else its start, within that of a process, undoes the mask
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -27,15 +29,33 @@ def simulate(*options: str) -> Result:
     return CliRunner().invoke(main, ["simulate", *options], prog_name="pbft")
 
 
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_running() -> Iterator[None]:
+    yield
+    while STARTED:
+        with suppress(ProcessLookupError):
+            os.killpg(STARTED.pop().pid, signal.SIGKILL)
+
+
 def started(*options: str) -> subprocess.Popen[str]:
     """The command in a process group of its own, as a shell would start it."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "pbft.cli.main", "simulate", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    try:
+        STARTED.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "pbft.cli.main", "simulate", *options],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return STARTED[-1]
 
 
 def test_one_seed_shows_its_figures_and_its_trace() -> None:
