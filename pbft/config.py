@@ -55,6 +55,7 @@ class Parameters(Struct, frozen=True, array_like=True):
     heartbeat_interval_ms: int = 100
     heartbeat_timeout_ms: int = 700  # a silent primary is suspected after this (R26)
     clock_tolerance_ms: int = 5000  # delta: how far ahead a proposed time may be (R12)
+    recovery_interval_ms: int = 30_000  # between two recoveries of one replica (R41)
 
 
 class ClusterConfig(Struct, frozen=True, dict=True):

@@ -45,6 +45,7 @@ PARAMETER_NOTES = {
     "heartbeat_interval_ms": "milliseconds between two heartbeats",
     "heartbeat_timeout_ms": "milliseconds of silence after which a primary is suspected",
     "clock_tolerance_ms": "milliseconds that a proposed time may be ahead of the local clock",
+    "recovery_interval_ms": "milliseconds between two recoveries of one replica that get help",
 }
 
 

@@ -13,38 +13,40 @@ from typing import Annotated, Generic, TypeVar
 
 from msgspec import Meta, Struct
 
-MAX_REPLICAS = 128
-MAX_WINDOW = 4096
-MAX_BATCH_REQUESTS = 4096
-MAX_BUNDLE_OPERATIONS = 1024
-MAX_SLOT_REPORTS = 64
-MAX_TREE_PATHS = 64
-TREE_FANOUT = 16
-
-Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-ReplicaId = Annotated[int, Meta(ge=0, lt=MAX_REPLICAS)]
-Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
-PublicKey = Annotated[bytes, Meta(min_length=32, max_length=32)]
-Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
-
-
-class Packet(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What one frame carries."""
-
-
-class Envelope(Packet, frozen=True, tag=0):
-    """A signed body: its canonical encoding, and its sender's signature over that."""
-
-    body: bytes
-    signature: Signature
-
-
-Proof = Annotated[tuple[Envelope, ...], Meta(max_length=MAX_REPLICAS)]
-
-
-class Body(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What is signed."""
-
+from pbft.elements import (
+    CONFLICT as CONFLICT,
+    CROWDED as CROWDED,
+    EXECUTED as EXECUTED,
+    FAILED as FAILED,
+    MAX_BATCH_REQUESTS as MAX_BATCH_REQUESTS,
+    MAX_BUNDLE_OPERATIONS as MAX_BUNDLE_OPERATIONS,
+    MAX_REPLICAS as MAX_REPLICAS,
+    MAX_SLOT_REPORTS as MAX_SLOT_REPORTS,
+    MAX_TREE_PATHS as MAX_TREE_PATHS,
+    MAX_WINDOW as MAX_WINDOW,
+    OK as OK,
+    OUT_OF_WINDOW as OUT_OF_WINDOW,
+    REFUSED as REFUSED,
+    SESSION_EXPIRED as SESSION_EXPIRED,
+    SESSION_REFUSED as SESSION_REFUSED,
+    TREE_FANOUT as TREE_FANOUT,
+    Body as Body,
+    Digest as Digest,
+    Envelope as Envelope,
+    Number as Number,
+    OperationResult as OperationResult,
+    Packet as Packet,
+    Proof as Proof,
+    PublicKey as PublicKey,
+    ReplicaId as ReplicaId,
+    ReplyLeaf as ReplyLeaf,
+    Results as Results,
+    Signature as Signature,
+    SlotReport as SlotReport,
+    StateSummary as StateSummary,
+    TreeNode as TreeNode,
+    TreePath as TreePath,
+)
 
 # --- ordering (O4.2) -------------------------------------------------------------------------
 
@@ -124,14 +126,6 @@ class Suspect(Body, frozen=True, tag=7):
 # --- repair ----------------------------------------------------------------------------------
 
 
-class SlotReport(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """How far a replica is with one undecided sequence number of its current view."""
-
-    seq: Number
-    pre_prepared: bool
-    prepared: bool
-
-
 class Status(Body, frozen=True, tag=8):
     """The heartbeat; `active` is false between views, `slots` lists what waits."""
 
@@ -159,33 +153,12 @@ class FetchBatch(Body, frozen=True, tag=10):
     digest: Digest
 
 
-TreePath = Annotated[bytes, Meta(max_length=66)]
-"""A tree's number (0 application, 1 sessions), then one nibble (0..15) per byte, from the root."""
-
-
 class FetchState(Body, frozen=True, tag=11):
     """Ask one replica for nodes of the state trees as they were right after `seq`."""
 
     replica: ReplicaId
     seq: Number
     paths: Annotated[tuple[TreePath, ...], Meta(min_length=1, max_length=MAX_TREE_PATHS)]
-
-
-class StateSummary(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a checkpoint's digest is made of (R21)."""
-
-    seq: Number
-    time: Number
-    application_root: Digest
-    sessions_root: Digest
-
-
-class TreeNode(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """An inner node (`children` has 16 digests) or a bucket (`entries`, by hash of the key)."""
-
-    path: TreePath
-    children: Annotated[tuple[Digest, ...], Meta(max_length=TREE_FANOUT)]
-    entries: Annotated[tuple[tuple[bytes, bytes], ...], Meta(max_length=4096)]
 
 
 class StateNodes(Body, frozen=True, tag=12):
@@ -212,12 +185,32 @@ class Incarnation(Body, frozen=True, tag=13):
 
 
 class IncarnationSeen(Body, frozen=True, tag=14):
-    """The answer: the `highest` number under which `about` is durably known to have begun."""
+    """The answer: what this replica knows of `about`, and where it is itself.
+
+    `highest` is the number under which `about` is durably known to have begun, `voted_view` and
+    `voted_seq` are the highest in its votes. This replica is in `view`, and has executed (or seen
+    stable) everything up to `reached`.
+    """
 
     replica: ReplicaId
     about: ReplicaId
     nonce: Number
     highest: Number
+    voted_view: Number
+    voted_seq: Number
+    view: Number
+    reached: Number
+
+
+class Recovery(Body, frozen=True, tag=15):
+    """A replica has forgotten: it votes again after a stable checkpoint above `above_seq`, and in a
+    view above `above_view`. `number` is that of its start.
+    """
+
+    replica: ReplicaId
+    number: Number
+    above_seq: Number
+    above_view: Number
 
 
 # --- clients ---------------------------------------------------------------------------------
@@ -245,39 +238,6 @@ class Read(Body, frozen=True, tag=21):
     client: PublicKey
     nonce: Number
     operations: Annotated[tuple[bytes, ...], Meta(min_length=1, max_length=MAX_BUNDLE_OPERATIONS)]
-
-
-class OperationResult(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One operation's outcome: `code` is OK, REFUSED by the application, FAILED (R47), or CROWDED.
-
-    CROWDED: without effect, since others of its bundle have used up what a bundle may cost.
-    """
-
-    code: Annotated[int, Meta(ge=0, le=3)]
-    value: bytes
-
-
-OK, REFUSED, FAILED, CROWDED = 0, 1, 2, 3
-
-Results = Annotated[tuple[OperationResult, ...], Meta(max_length=MAX_BUNDLE_OPERATIONS)]
-
-
-class ReplyLeaf(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a client matches: one bundle's outcome. `status` is one of the bundle statuses below."""
-
-    client: PublicKey
-    session: Number
-    bundle: Number
-    request: Digest
-    status: Annotated[int, Meta(ge=0, le=4)]
-    results: Results
-
-
-EXECUTED = 0
-SESSION_EXPIRED = 1  # unknown or evicted; the client opens a new session (R45)
-SESSION_REFUSED = 2  # the number is taken or too low; results[0].value is the lowest free, 8 bytes
-OUT_OF_WINDOW = 3  # already acknowledged, or too far ahead
-CONFLICT = 4  # another bundle with this number was executed (R15)
 
 
 class BatchReplies(Body, frozen=True, tag=22):
@@ -330,6 +290,7 @@ AnyBody = (
     | StateNodes
     | Incarnation
     | IncarnationSeen
+    | Recovery
     | Request
     | Read
     | BatchReplies

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from pbft.core import checkpoints, incarnation, ordering, suspicion, view_change
 from pbft.core.certificates import Certified
 from pbft.core.context import Instant
-from pbft.core.parts import DIVERGED, UNCONFIRMED, Parts
+from pbft.core.parts import DIVERGED, FORGOTTEN, UNCONFIRMED, Parts
 from pbft.messages import Commit, Prepare, Verified
 
 
@@ -36,8 +36,7 @@ class Consequences(Parts):
         self.log.discard(fact.seq, keep_above)
         self._outbox.note("checkpoint-stable", seq=fact.seq)
         self.ordering.window_moved()
-        executed, deadline = self.queue.executed, self._next_deadline
-        self._facts(self.ordering.retry_early(now, deadline, executed), now)
+        self._facts(self.ordering.retry_early(now, self._occasion), now)
 
     def _diverged(self, fact: checkpoints.StateDiverged, now: Instant) -> None:
         self._outbox.note("state-diverged", seq=fact.certified.seq)
@@ -60,6 +59,9 @@ class Consequences(Parts):
         self._facts(self.views.suspected(fact.view, fact.reason), now)
 
     def _leave(self, fact: view_change.Leave, now: Instant) -> None:
+        """Who may not vote leaves no view: alone, and without a word, it would only lose touch."""
+        if self.gate.silent:
+            return
         self._outbox.note("view-change-started", view=fact.view, reason=fact.reason)
         stable = (
             self.checkpoints.stable_seq,
@@ -99,19 +101,22 @@ class Consequences(Parts):
     def _released(self, reason: str, now: Instant) -> None:
         """What kept this replica from voting is over: cast the votes that it owes."""
         self.gate.release(reason)
+        if self.gate.silent:
+            return
         self.checkpoints.vote()
         self._facts(self.ordering.reconsider(), now)
-        self._facts(self.views.released(), now)
+        self._facts(self.views.released(now), now)
 
     def _memory_confirmed(self, _fact: incarnation.MemoryConfirmed, now: Instant) -> None:
         self._released(UNCONFIRMED, now)
 
-    def _memory_lost(self, fact: incarnation.MemoryLost, _now: Instant) -> None:
-        self._outbox.halt = (
-            f"this replica's disk has forgotten: it knows of {fact.own} starts, but others "
-            f"remember {fact.known}; its votes could contradict what it promised before. Put the "
-            "newest data directory back, or replace this replica by a new cluster configuration"
-        )
+    def _memory_lost(self, _fact: incarnation.MemoryLost, _now: Instant) -> None:
+        self.gate.silence(FORGOTTEN)
+        self._outbox.note("memory-lost", starts=self.incarnations.known(self._context.id))
+
+    def _forgotten(self, fact: incarnation.Forgotten, _now: Instant) -> None:
+        if FORGOTTEN in self.gate.reasons:
+            self.amnesia.must_pass(fact.seq, fact.view)
 
     _consequences: ClassVar[dict[type, Callable[..., None]]] = {
         ordering.BatchCommitted: _batch_committed,
@@ -126,4 +131,5 @@ class Consequences(Parts):
         view_change.ViewInstalled: _installed,
         incarnation.MemoryConfirmed: _memory_confirmed,
         incarnation.MemoryLost: _memory_lost,
+        incarnation.Forgotten: _forgotten,
     }

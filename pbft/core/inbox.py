@@ -19,6 +19,7 @@ from pbft.messages import (
     NewView,
     Prepare,
     Read,
+    Recovery,
     Request,
     StateNodes,
     Status,
@@ -62,6 +63,8 @@ class Inbox(Consequences):
             self._outbox.reject("resend-over-quota", request.client)
 
     def _vote(self, message: Verified[Prepare] | Verified[Commit], now: Instant) -> None:
+        body = message.body
+        self.incarnations.heard(body.replica, body.view, body.seq)
         if self._is_future(message.body.view):
             self.future.keep(message)
         else:
@@ -71,9 +74,11 @@ class Inbox(Consequences):
         return view > self.views.view or (view == self.views.view and not self.views.active)
 
     def _checkpoint(self, message: Verified[Checkpoint], now: Instant) -> None:
+        self.incarnations.heard(message.body.replica, 0, message.body.seq)
         self._facts(self.checkpoints.on_vote(message), now)
 
     def _view_change(self, message: Verified[ViewChange], now: Instant) -> None:
+        self.incarnations.heard(message.body.replica, message.body.view, 0)
         self._facts(self.views.on_view_change(message, now), now)
         self._facts(self.suspicion.gone(message.body.replica, message.body.view, now), now)
 
@@ -105,10 +110,24 @@ class Inbox(Consequences):
         self.queue.paused = self.queue.paused or self.transfer.begun
 
     def _incarnation(self, message: Verified[Incarnation], _now: Instant) -> None:
-        self.incarnations.on_incarnation(message)
+        self.incarnations.on_incarnation(message, self.views.view, self._reached)
 
     def _incarnation_seen(self, message: Verified[IncarnationSeen], now: Instant) -> None:
         self._facts(self.incarnations.on_seen(message, now), now)
+
+    def _recovery(self, message: Verified[Recovery], now: Instant) -> None:
+        """Help a replica that has forgotten to what it must pass (R41)."""
+        body = message.body
+        if not self.incarnations.is_latest(body.replica, body.number):
+            self._outbox.reject("recovery-of-an-earlier-start", body.replica)
+            return
+        refusal = self.recoveries.refusal(body, self._reached, self.views.view, now)
+        if refusal is not None:
+            self._outbox.reject(refusal, body.replica)
+        elif self.checkpoints.stable_seq <= body.above_seq:
+            self.suspicion.request_waits(now)
+        elif self.ordering.active and self.views.view <= body.above_view:
+            self._facts(self.suspicion.suspect(now), now)
 
     def _read(self, message: Verified[Read], _now: Instant) -> None:
         self._outbox.answers.append(AnswerRead(message.body, refused=not self.may_read))
@@ -130,6 +149,7 @@ class Inbox(Consequences):
         StateNodes: _state_nodes,
         Incarnation: _incarnation,
         IncarnationSeen: _incarnation_seen,
+        Recovery: _recovery,
         Read: _read,
         StatusQuery: _status_query,
     }

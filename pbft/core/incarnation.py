@@ -1,11 +1,17 @@
 """Has this replica forgotten what it promised? (R41)
 
 A start has two steps. First the replica *asks*, under a number one above the last that its disk
-knows, for the highest number under which its peers have seen it begin. Once q replicas, itself
-included, know lower ones only, it *begins*: it makes the number durable, tells the peers, and votes
-when q, itself included, have made it durable too. An empty disk, or an old image put back, asks
-under a number that q replicas have seen begun: however often it is started, it gets no further,
-for asking raises no number anywhere.
+knows, for the highest number under which its peers have seen it begin, and for the last votes that
+they have of it. Once q replicas, itself included, know of nothing that its disk does not, it
+*begins*: it makes the number durable, tells the peers, and is confirmed when q, itself included,
+have made it durable too. Asking raises no number anywhere.
+
+An empty disk, or an old image put back, learns from w peers that it has forgotten. It begins too,
+under a number that is new to them, but stays silent until it has recovered (see `amnesia`). Up to
+where it may have voted follows from the answers of any q-1 peers: one of them is correct, has
+executed up to the last checkpoint that was stable here, and is at most one view below the highest
+that this replica has left for. As any q-1 will do, the lowest are taken, and whoever answers late
+may still lower the goal: no liar can put it out of reach.
 """
 
 from msgspec import Struct
@@ -17,20 +23,32 @@ from pbft.core.timers import Timers
 from pbft.messages import Incarnation, IncarnationSeen, Verified
 
 ANNOUNCE = "incarnation"
+MOST_STARTS = 2**32  # more than this between two answers of one peer are a lie
+
+
+class Promised(Struct, frozen=True):
+    """The highest view and sequence number that a replica's votes name."""
+
+    view: int = 0
+    seq: int = 0
 
 
 class MemoryConfirmed(Struct, frozen=True):
-    """A quorum knows of no later start of this replica than its own disk does, and of this one."""
+    """A quorum knows this start, and knew of no later one."""
 
 
 class MemoryLost(Struct, frozen=True):
-    """A weak quorum has seen starts that this replica's disk (`own`) does not know."""
-
-    known: int
-    own: int
+    """A weak quorum has seen starts or votes of this replica that its disk does not know."""
 
 
-Fact = MemoryConfirmed | MemoryLost
+class Forgotten(Struct, frozen=True):
+    """What was forgotten lies at or below `seq`, in views of which `view` is the last but one."""
+
+    seq: int
+    view: int
+
+
+Fact = MemoryConfirmed | MemoryLost | Forgotten
 
 
 class Incarnations:
@@ -42,54 +60,127 @@ class Incarnations:
         self._outbox = outbox
         self._every = microseconds(context.parameters.heartbeat_interval_ms)
         self._known: dict[int, int] = {}  # the highest number under which each replica has begun
-        self._answers: dict[int, int] = {}
+        self._heard: dict[int, Promised] = {}
+        self._answers: dict[int, IncarnationSeen] = {}
+        self._first: dict[int, IncarnationSeen] = {}  # of each peer since this start
+        self._lost = False
+        self._promised = Promised()
         self._number = self._nonce = 0
         self._begun = False
         self.confirmed = False
 
-    def restore(self, known: dict[int, int]) -> None:
-        """Take up what was found on disk."""
+    def restore(self, known: dict[int, int], lost: bool) -> None:
+        """Take up what was found on disk; `lost` says that it has been found to lack something."""
         self._known = dict(known)
+        self._lost = lost
 
-    def start(self, nonce: int, now: Instant) -> None:
-        """Ask the others about this start."""
-        self._number, self._nonce = self._known.get(self._context.id, 0) + 1, nonce
+    def known(self, replica: int) -> int:
+        """The highest number under which `replica` has begun, as far as is known here."""
+        return self._known.get(replica, 0)
+
+    def start(self, nonce: int, promised: Promised, now: Instant) -> None:
+        """Ask the others about this start; the disk knows of votes up to `promised`."""
+        self._number, self._nonce = self.known(self._context.id) + 1, nonce
+        self._promised = promised
         self.announce(now)
 
     def announce(self, now: Instant) -> None:
-        """Say it again until enough have answered."""
+        """Say it again until enough have answered; one that has forgotten wants to hear all."""
+        if self.confirmed and not (self._lost and len(self._first) + 1 < self._context.quorum.n):
+            return
         body = Incarnation(self._context.id, self._number, self._nonce, self._begun)
         self._outbox.send(None, self._context.sign(body).envelope)
         self._timers.set(ANNOUNCE, now.mono + self._every)
 
-    def on_incarnation(self, message: Verified[Incarnation]) -> None:
-        """Tell a peer what is known of its starts; remember durably what it has begun."""
+    # -- for others
+
+    def heard(self, replica: int, view: int, seq: int) -> None:
+        """A vote of `replica` has come: it may need to be reminded."""
+        last = self._heard.get(replica)
+        if last is None or view > last.view or seq > last.seq:
+            last = last or Promised()
+            self._heard[replica] = Promised(max(view, last.view), max(seq, last.seq))
+
+    def on_incarnation(self, message: Verified[Incarnation], view: int, reached: int) -> None:
+        """Tell a peer what is known of it here; remember durably what it has begun.
+
+        `view` and `reached`, the highest sequence number executed, are this replica's own.
+        """
         body = message.body
         if body.begun:
             self._remember(body.replica, body.number)
-        highest = self._known.get(body.replica, 0)
-        answer = IncarnationSeen(self._context.id, body.replica, body.nonce, highest)
+        heard = self._heard.get(body.replica, Promised())
+        answer = IncarnationSeen(
+            replica=self._context.id,
+            about=body.replica,
+            nonce=body.nonce,
+            highest=self.known(body.replica),
+            voted_view=heard.view,
+            voted_seq=heard.seq,
+            view=view,
+            reached=reached,
+        )
         self._outbox.send(body.replica, self._context.sign(answer).envelope)
 
+    def is_latest(self, replica: int, number: int) -> bool:
+        """Whether `replica`, which has begun under `number`, has not begun again since."""
+        self._remember(replica, number)
+        return number == self.known(replica)
+
     def _remember(self, replica: int, number: int) -> None:
-        if number > self._known.get(replica, 0):
+        if number > self.known(replica):
             self._known[replica] = number
             self._outbox.persist.append(incarnations_write(self._known))
+
+    # -- for this replica
 
     def on_seen(self, message: Verified[IncarnationSeen], now: Instant) -> list[Fact]:
         """Count the answers, one per replica."""
         body = message.body
-        if body.about != self._context.id or body.nonce != self._nonce or self.confirmed:
+        if body.about != self._context.id or body.nonce != self._nonce:
             return []
-        self._answers[body.replica] = max(body.highest, self._answers.get(body.replica, 0))
-        later = sorted(known for known in self._answers.values() if known >= self._number)
-        if self._begun:
-            return self._confirm(later)
-        if len(later) >= self._context.quorum.w:
-            return [MemoryLost(later[0], self._number - 1)]
-        if len(self._answers) - len(later) + 1 >= self._context.quorum.q:
+        facts: list[Fact] = []
+        if not self.confirmed:
+            self._answers[body.replica] = body
+            facts = self._confirm() if self._begun else self._judge(now)
+        return facts + self._forgotten(body)
+
+    def recovered(self) -> None:
+        """Nothing that was forgotten matters any more."""
+        self._lost = False
+
+    def _judge(self, now: Instant) -> list[Fact]:
+        quorum, answers = self._context.quorum, self._answers.values()
+        news = sum(self._is_news(answer) for answer in answers)
+        if len(answers) - news + 1 >= quorum.q:
             self._begin(now)
+        elif len(answers) + 1 >= quorum.q and news >= quorum.w:
+            self._lost = True
+            own = self.known(self._context.id)
+            least = [min(answer.highest, own + MOST_STARTS) for answer in answers]
+            self._number = max(self._number, self._enough(least) + 1)
+            self._begin(now)
+            return [MemoryLost()]
         return []
+
+    def _is_news(self, answer: IncarnationSeen) -> bool:
+        """Whether a peer knows of something that this replica's disk does not."""
+        later = answer.highest >= self._number
+        promised = self._promised
+        return later or answer.voted_view > promised.view or answer.voted_seq > promised.seq
+
+    def _enough(self, values: list[int]) -> int:
+        """The highest of the q-1 lowest."""
+        return sorted(values)[self._context.quorum.q - 2]
+
+    def _forgotten(self, answer: IncarnationSeen) -> list[Fact]:
+        """What may have been forgotten, by all answers so far."""
+        self._first.setdefault(answer.replica, answer)
+        if not self._lost or len(self._first) + 1 < self._context.quorum.q:
+            return []
+        reached = self._enough([first.reached for first in self._first.values()])
+        view = self._enough([first.view for first in self._first.values()])
+        return [Forgotten(reached + self._context.parameters.window, view)]
 
     def _begin(self, now: Instant) -> None:
         self._begun = True
@@ -97,9 +188,9 @@ class Incarnations:
         self._remember(self._context.id, self._number)
         self.announce(now)
 
-    def _confirm(self, durable: list[int]) -> list[Fact]:
-        if len(durable) + 1 < self._context.quorum.q:
+    def _confirm(self) -> list[Fact]:
+        durable = sum(answer.highest >= self._number for answer in self._answers.values())
+        if durable + 1 < self._context.quorum.q:
             return []
         self.confirmed = True
-        self._timers.stop(ANNOUNCE)
         return [MemoryConfirmed()]

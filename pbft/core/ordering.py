@@ -44,6 +44,21 @@ class PrimaryClockSlow(Struct, frozen=True):
     """The primary's proposed time lags behind: suspicion, never rejection (R12)."""
 
 
+class Occasion(Struct, frozen=True):
+    """When an empty batch is in order: the state's next deadline has come, as is known after all
+    that is `executed` (R12), or a replica needs batches up to `fill_up_to` to recover (R41).
+    """
+
+    executed: int
+    next_deadline: int | None
+    fill_up_to: int
+
+    def tick_due(self, seq: int, time: int) -> bool:
+        """Whether `seq`, at `time` (µs), may be the tick for that deadline."""
+        due = self.next_deadline is not None and self.next_deadline <= time
+        return due and seq <= self.executed + 1
+
+
 Fact = BatchCommitted | BodyMissing | ProposalAccepted | PrimaryClockSlow
 
 
@@ -84,16 +99,15 @@ class Ordering:
 
     # -- the backups' side
 
-    def on_proposal(
-        self, event: ProposalReceived, now: Instant, next_deadline: int | None, executed: int
-    ) -> list[Fact]:
+    def on_proposal(self, event: ProposalReceived, now: Instant, occasion: Occasion) -> list[Fact]:
         """Accept the primary's assignment, or refuse it (R1, R2, R12)."""
         body = event.pre_prepare.body
         if not self._acceptable(event):
             return []
-        if not event.content.requests and body.seq > executed + 1:
+        known_by_then = max(occasion.executed + 1, occasion.fill_up_to)
+        if not event.content.requests and body.seq > known_by_then:
             return self._defer(event)  # whether a tick is due is known after its predecessor
-        if reason := self._untimely(event, now, next_deadline):
+        if reason := self._untimely(event, now, occasion):
             self._outbox.reject(reason, body.replica)
             return []
         slot = self._log.slot(body.seq)
@@ -137,16 +151,15 @@ class Ordering:
         self._early.setdefault(event.pre_prepare.body.seq, event)
         return []
 
-    def _untimely(
-        self, event: ProposalReceived, now: Instant, next_deadline: int | None
-    ) -> str | None:
-        batch = event.content.batch
+    def _untimely(self, event: ProposalReceived, now: Instant, occasion: Occasion) -> str | None:
+        batch, seq = event.content.batch, event.pre_prepare.body.seq
         if batch.time > now.wall + self._tolerance:
             return "proposed-time-ahead"
         if batch.requests or self._committed(event):
             return None
-        due = next_deadline is not None and next_deadline <= batch.time
-        return None if due else "empty-batch"
+        if seq <= occasion.fill_up_to or occasion.tick_due(seq, batch.time):
+            return None
+        return "empty-batch"
 
     def _committed(self, event: ProposalReceived) -> bool:
         slot = self._log.get(event.pre_prepare.body.seq)
@@ -154,7 +167,7 @@ class Ordering:
             return False
         return slot.committed_digest == event.content.digest
 
-    def retry_early(self, now: Instant, next_deadline: int | None, executed: int) -> list[Fact]:
+    def retry_early(self, now: Instant, occasion: Occasion) -> list[Fact]:
         """Look again at proposals that came before their time (R10, R12)."""
         facts: list[Fact] = []
         for seq in sorted(self._early):
@@ -162,7 +175,7 @@ class Ordering:
                 del self._early[seq]
             elif self._log.in_window(seq):
                 event = self._early.pop(seq)
-                facts += self.on_proposal(event, now, next_deadline, executed)
+                facts += self.on_proposal(event, now, occasion)
         return facts
 
     def on_prepare(self, vote: Verified[Prepare]) -> list[Fact]:

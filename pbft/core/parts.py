@@ -6,10 +6,12 @@ from msgspec import Struct
 
 from pbft.codec import decode_body
 from pbft.core import (
+    amnesia,
     checkpoints,
     fetching,
     incarnation,
     ordering,
+    recoveries,
     retransmission,
     state_transfer,
     suspicion,
@@ -33,8 +35,8 @@ from pbft.messages import Body, Checkpoint, StateSummary, Verified, ViewChange
 RESENDS_PER_SECOND, RESENDS_BURST = 256, 64
 """How often one client may have replies signed again."""
 
-UNCONFIRMED, DIVERGED = "unconfirmed", "diverged"
-"""Why the voting gate may be shut: see `incarnation` (R41) and `checkpoints` (R22)."""
+UNCONFIRMED, FORGOTTEN, DIVERGED = "unconfirmed", "forgotten", "diverged"
+"""Why the voting gate may be shut: `incarnation`, `amnesia` (R41) and `checkpoints` (R22)."""
 
 
 class Foundation(Struct, frozen=True):
@@ -69,12 +71,15 @@ class Parts:
         self.fetching = fetching.Fetching(context, log, timers, repair, outbox)
         self.transfer = state_transfer.StateTransfer(context, timers, outbox)
         self.incarnations = incarnation.Incarnations(context, timers, outbox)
+        self.amnesia = amnesia.Amnesia(context, outbox)
+        self.recoveries = recoveries.Recoveries(context)
         self.pool = RequestPool(context)
         self.resends = Budgets[bytes](RESENDS_PER_SECOND, RESENDS_BURST)
         self.queue = ExecutionQueue(context, log, outbox)
         self.future = FutureVotes()
         self._next_deadline = foundation.next_deadline
         self._found_state = foundation.summary
+        self._last_record = max(foundation.restored.slots, default=0)
         self._stuck = 0
         self._executed_before = -1
         self.evidence = EvidenceLocker(outbox)
@@ -97,8 +102,11 @@ class Parts:
         self.queue.jump(found.executed)
         self.queue.paused = not found.complete
         self.pool.sessions.reset(found.sessions)
-        self.incarnations.restore(restored.incarnations)
+        self.incarnations.restore(restored.incarnations, lost=restored.amnesia is not None)
         self.gate.silence(UNCONFIRMED)
+        self.amnesia.restore(restored.amnesia)
+        if restored.amnesia is not None:
+            self.gate.silence(FORGOTTEN)
 
     # -- what several of the layers above need
 
@@ -111,6 +119,26 @@ class Parts:
             stable_proof=self.checkpoints.stable_proof,
             entered_by=self.views.entered_by,
         )
+
+    @property
+    def _promised(self) -> incarnation.Promised:
+        """Up to where this replica's disk knows that it may have voted."""
+        seq = max(self._last_record, self._reached)
+        if goal := self.amnesia.goal:
+            view = max(self.views.view, goal.above_view + 1)
+            return incarnation.Promised(view, max(seq, goal.above_seq))
+        return incarnation.Promised(self.views.view, seq)
+
+    @property
+    def _reached(self) -> int:
+        """What was executed here at some time, or is known to be executed."""
+        vouched = max(self.gate.checkpoints, default=0)
+        return max(self.queue.executed, self.checkpoints.stable_seq, vouched)
+
+    @property
+    def _occasion(self) -> ordering.Occasion:
+        fill_up_to = self.recoveries.fill_up_to(self.checkpoints.stable_seq)
+        return ordering.Occasion(self.queue.executed, self._next_deadline, fill_up_to)
 
     @property
     def may_read(self) -> bool:

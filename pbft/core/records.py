@@ -43,6 +43,13 @@ class IncarnationRecord(Struct, frozen=True, array_like=True):
     starts: tuple[tuple[int, int], ...]
 
 
+class AmnesiaRecord(Struct, frozen=True, array_like=True):
+    """What a replica that has forgotten must pass before it votes again (R41)."""
+
+    above_seq: int
+    above_view: int
+
+
 class EvidenceRecord(Struct, frozen=True, array_like=True):
     """Two signed messages that contradict each other."""
 
@@ -61,6 +68,7 @@ class Restored(Struct):
     checkpoints: dict[int, Envelope] = {}
     stable: Proof = ()
     incarnations: dict[int, int] = {}
+    amnesia: AmnesiaRecord | None = None
     evidence: list[EvidenceRecord] = []
 
 
@@ -76,6 +84,10 @@ def view_write(record: ViewRecord) -> Write:
 def incarnations_write(starts: dict[int, int]) -> Write:
     record = IncarnationRecord(tuple((replica, starts[replica]) for replica in sorted(starts)))
     return Write("view", b"incarnations", encode(record))
+
+
+def amnesia_write(record: AmnesiaRecord | None) -> Write:
+    return Write("view", b"amnesia", None if record is None else encode(record))
 
 
 def slot_write(seq: int, record: SlotRecord) -> Write:
@@ -120,6 +132,8 @@ def restore(records: Iterable[tuple[str, bytes, bytes]]) -> Restored:
 def _view(restored: Restored, key: bytes, value: bytes) -> None:
     if key == b"current":
         restored.view = msgspec.msgpack.decode(value, type=ViewRecord)
+    elif key == b"amnesia":
+        restored.amnesia = msgspec.msgpack.decode(value, type=AmnesiaRecord)
     else:
         restored.incarnations = dict(msgspec.msgpack.decode(value, type=IncarnationRecord).starts)
 

@@ -24,7 +24,7 @@ from pbft.core.certificates import check_commits
 from pbft.core.context import Instant
 from pbft.core.inbox import Inbox
 from pbft.core.output import Output
-from pbft.core.parts import DIVERGED, Foundation
+from pbft.core.parts import DIVERGED, FORGOTTEN, Foundation
 from pbft.core.requests import Waiting
 from pbft.messages import Batch, Request
 
@@ -42,7 +42,7 @@ class Replica(Inbox):
         return self._outbox.take(self._timers.next)
 
     def _started(self, event: events.Started, now: Instant) -> None:
-        self.incarnations.start(event.nonce, now)
+        self.incarnations.start(event.nonce, self._promised, now)
         if found := self._found_state:
             self._facts(self.checkpoints.own_state(found, checkpoint_digest(found)), now)
         self._beat(now)
@@ -77,19 +77,31 @@ class Replica(Inbox):
 
     def _turn_ended(self, _event: events.TurnEnded, now: Instant) -> None:
         """A primary proposes whenever a slot of the pipeline is free (no timer, no delay)."""
+        self._try_to_recover(now)
         depth = self._context.parameters.pipeline_depth
         while self.ordering.leading and not self.gate.silent:
             seq = self.ordering.next_seq
             if not self.log.in_window(seq) or seq - self.queue.handed > depth:
                 return
             waiting = self.pool.next_batch()
-            if not waiting and not self._tick_due(seq, now):
+            if not waiting and not self._empty_due(seq, now):
                 return
             self.ordering.propose(self._content(waiting, now))
 
-    def _tick_due(self, seq: int, now: Instant) -> bool:
-        due = self._next_deadline is not None and self._next_deadline <= now.wall
-        return due and seq == self.queue.executed + 1
+    def _empty_due(self, seq: int, now: Instant) -> bool:
+        """A deadline of the state has come (R12), or a replica that recovers needs it (R41)."""
+        occasion = self._occasion
+        return seq <= occasion.fill_up_to or occasion.tick_due(seq, now.wall)
+
+    def _try_to_recover(self, now: Instant) -> None:
+        """Does anything that was forgotten still matter? (R41)"""
+        settled = 0 if self.queue.paused else min(self.checkpoints.stable_seq, self.queue.executed)
+        view = self.views.view if self.views.active else 0
+        if self.incarnations.confirmed and self.amnesia.over(settled, view):
+            self.amnesia.end()
+            self.incarnations.recovered()
+            self._outbox.note("memory-no-longer-needed", seq=settled, view=view)
+            self._released(FORGOTTEN, now)
 
     def _content(self, waiting: list[Waiting], now: Instant) -> BatchContent:
         self._time = max(self._time, now.wall)
@@ -117,8 +129,9 @@ class Replica(Inbox):
 
     def _proposal(self, event: events.ProposalReceived, now: Instant) -> None:
         self.suspicion.heard(event.pre_prepare.body.replica, now)
-        executed, deadline = self.queue.executed, self._next_deadline
-        self._facts(self.ordering.on_proposal(event, now, deadline, executed), now)
+        body = event.pre_prepare.body
+        self.incarnations.heard(body.replica, body.view, body.seq)
+        self._facts(self.ordering.on_proposal(event, now, self._occasion), now)
 
     def _batch(self, event: events.BatchReceived, now: Instant) -> None:
         if self.fetching.wants(event.seq, event.content.digest):
@@ -168,7 +181,7 @@ class Replica(Inbox):
             facts += self.checkpoints.own_state(event.summary, digest)
         if self.pool.starved(event.seq):
             facts += self.suspicion.suspect(now)
-        facts += self.ordering.retry_early(now, event.next_deadline, event.seq)
+        facts += self.ordering.retry_early(now, self._occasion)
         self._facts(facts, now)
         if self.fetching.asked_up_to(event.seq):
             self._catch_up()
@@ -206,6 +219,8 @@ class Replica(Inbox):
     def _beat(self, now: Instant) -> None:
         self.retransmission.heartbeat(self._position(), now)
         self._relay()
+        if self.incarnations.confirmed:
+            self.amnesia.ask(self.incarnations.known(self._context.id))
 
     def _look_behind(self, now: Instant) -> None:
         """Nothing executed for a while: fetch batches, and if that fails, a whole state (R23)."""

@@ -82,18 +82,14 @@ class ViewChanges:
         self.failures += not self.active or (waiting and not self._progressed)
         self.view, self.active, self._opening = view, False, None
         own = self._gate.view_change(ViewChange(self._context.id, view, *stable, prepared))
-        self._own = own.envelope if own else None
+        self._own = own.envelope
         self._persist()
         self._timers.stop(NEW_VIEW)
         self._timers.set(RESEND, now.mono + self._resend_every)
 
-    def released(self) -> list[Fact]:
-        """This replica may vote again: between views it owes its VIEW-CHANGE, or the NEW-VIEW."""
-        if self.active:
-            return []
-        if self._own is None:
-            return [Leave(self.view, "free to vote again")]
-        return self._open()
+    def released(self, now: Instant) -> list[Fact]:
+        """This replica may vote again: it follows those who have left, and opens what is its."""
+        return self._join() or self._complete(now)
 
     def _persist(self) -> None:
         record = ViewRecord(self.view, self.active, self.max_seq, self._own, self._opening)

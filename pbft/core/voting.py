@@ -36,7 +36,7 @@ class VotingGate:
         self._context = context
         self._log = log
         self._outbox = outbox
-        self._silence: dict[str, None] = {}
+        self.reasons: dict[str, None] = {}  # why it is silent
         self.floor = 0  # no vote in a lower view
         self.highest_commit = 0
         self.checkpoints: dict[int, Verified[Checkpoint]] = {}
@@ -44,15 +44,15 @@ class VotingGate:
     @property
     def silent(self) -> bool:
         """Whether this replica must not vote now."""
-        return bool(self._silence)
+        return bool(self.reasons)
 
     def silence(self, reason: str) -> None:
         """Stop voting for `reason`."""
-        self._silence[reason] = None
+        self.reasons[reason] = None
 
     def release(self, reason: str) -> None:
         """Let `reason` no longer keep this replica from voting."""
-        self._silence.pop(reason, None)
+        self.reasons.pop(reason, None)
 
     def pre_prepare(self, slot: Slot, view: int, digest: bytes) -> Verified[PrePrepare]:
         """Propose as the primary; the caller sends it together with the batch."""
@@ -92,13 +92,11 @@ class VotingGate:
         self._outbox.persist.append(checkpoint_write(seq, vote.envelope))
         self._cast(vote)
 
-    def view_change(self, body: ViewChange) -> Verified[ViewChange] | None:
+    def view_change(self, body: ViewChange) -> Verified[ViewChange]:
         """Leave for a higher view, and promise never to vote in a lower one again (R27)."""
-        if body.view < self.floor:
+        if self.silent or body.view < self.floor:
             raise BrokenPromise(f"a view-change for {body.view} after one for {self.floor}")
         self.floor = body.view
-        if self.silent:
-            return None
         vote = self._context.sign(body)
         self._cast(vote)
         return vote

@@ -51,6 +51,7 @@ from pbft.messages import (
     Proof,
     Proposal,
     Read,
+    Recovery,
     Request,
     StateNodes,
     Status,
@@ -79,6 +80,7 @@ FROM_REPLICAS = (
     StateNodes,
     Incarnation,
     IncarnationSeen,
+    Recovery,
 )
 REMEMBERED_SIGNATURES = 16_384
 LONG_BODY_BYTES = 256

@@ -4,6 +4,7 @@ from collections import Counter
 
 import msgspec
 
+from pbft.core.records import AmnesiaRecord
 from pbft.core.replica import Replica
 from pbft.core.state_transfer import StateTransfer
 
@@ -26,12 +27,18 @@ def report(
             "own_digest": core.checkpoints.own_digest.hex(),
             "pending_requests": len(core.pool),
             "voting": not core.gate.silent,
+            "amnesiac": core.amnesia.goal is not None,
+            "recovering_above": _goal(core.amnesia.goal),
             "transfer": _transfer(core.transfer),
             "log_commits": log_commits,
             "verifications": verifications,
             "counters": dict(sorted(counters.items())),
         }
     )
+
+
+def _goal(goal: AmnesiaRecord | None) -> dict[str, int] | None:
+    return None if goal is None else {"seq": goal.above_seq, "view": goal.above_view}
 
 
 def _transfer(transfer: StateTransfer) -> dict[str, int] | None:

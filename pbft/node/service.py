@@ -29,6 +29,8 @@ from pbft.storage.state_store import StateStore
 GARBAGE_THRESHOLDS = (5_000, 20, 50)
 """Python's defaults look for garbage seven times as often, which costs 3 % of a busy replica."""
 
+ALARMING = ("state-diverged", "memory-lost")
+
 DEFAULT_APPLICATION = "pbft.apps.kv:KeyValueStore"
 
 
@@ -106,7 +108,7 @@ async def serve(
 
 
 def _log_note(replica: int, note: Note) -> None:
-    level = logging.ERROR if note.event == "state-diverged" else logging.INFO
+    level = logging.ERROR if note.event in ALARMING else logging.INFO
     log(note.event, level=level, replica=replica, **dict(note.fields))
 
 

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 from crypto.signing import Ed25519Signer, Ed25519Verifier
 from pbft.apps.kv import KeyValueStore
-from pbft.apps.state_machine import Context as OperationContext
-from pbft.apps.state_machine import State
+from pbft.apps.state_machine import Context as OperationContext, State
 from pbft.codec import decode_packet, request_digest
 from pbft.config import ClientInfo, ClusterConfig, ReplicaInfo
 from pbft.core.context import Signer
@@ -140,6 +139,8 @@ class SimulatedCluster:
     def settled(self) -> bool:
         """Whether every client has its outcomes, and all correct machines are equally far."""
         if not all(client.done for client in self.clients):
+            return False
+        if any(machine.forgetful for machine in self.correct):
             return False
         nodes = [machine.node for machine in self.correct if machine.node]
         if not all(node.store.seq == self.ledger.last for node in nodes):

@@ -42,6 +42,12 @@ class Disk(MemoryDatabase):
         super().__init__(tables)
         self._fuse = fuse
 
+    def copy(self) -> "Disk":
+        """A disk with the same committed content."""
+        image = Disk(tuple(self._tables), self._fuse)
+        image._tables = {name: table.copy() for name, table in self._tables.items()}
+        return image
+
     def apply(self, writes: dict[str, Overlay]) -> None:
         self._fuse.step()
         super().apply(writes)

@@ -93,6 +93,7 @@ class Machine:
         self.twinned = twinned
         self.node: Watched | None = None
         self.halted: str | None = None
+        self._forgetful = False
         self.on_power_cut: Callable[[Machine], None] = lambda _machine: None
         self._world = world
         self._directory = directory
@@ -104,8 +105,7 @@ class Machine:
         self._faulty = faulty
         self._random = Random(world.random.getrandbits(64))
         self._fuse = Fuse()
-        self._log = Disk(TABLES, self._fuse)
-        self._state = Disk(STATE_TABLES, self._fuse)
+        self._disks = self._empty_disks()
         self._wire: Transport = Wire(
             self.endpoint,
             replica,
@@ -146,8 +146,8 @@ class Machine:
         node = Watched(
             context,
             self._application(),
-            LogStore(self._log),
-            StateStore(self._state),
+            LogStore(self._disks[0]),
+            StateStore(self._disks[1]),
             self,
             transport,
             self._verifier,
@@ -170,12 +170,35 @@ class Machine:
         self._turn_at = None
         self._life += 1
         self._fuse.light(None)
-        self._log.crash()
-        self._state.crash()
-        if unfinished is not None and StateStore(self._state).seq >= unfinished.seq:
+        for disk in self._disks:
+            disk.crash()
+        if unfinished is not None and StateStore(self._disks[1]).seq >= unfinished.seq:
             self._observer.on_execute(self, unfinished)  # flushed: it will not execute it again
         self._world.record(self.endpoint, "crash", self.halted)
         self._observer.on_crash(self)
+
+    # -- what only a disk can do to a replica
+
+    def _empty_disks(self) -> tuple[Disk, Disk]:
+        return Disk(TABLES, self._fuse), Disk(STATE_TABLES, self._fuse)
+
+    def image(self) -> tuple[Disk, Disk]:
+        """A copy of the disks of a machine that is off."""
+        return self._disks[0].copy(), self._disks[1].copy()
+
+    def replace_disks(self, image: tuple[Disk, Disk] | None) -> None:
+        """Start next time from an older image, or from nothing: it may have forgotten (R41)."""
+        assert not self.alive
+        self._disks = self._empty_disks() if image is None else image
+        self._forgetful = True
+
+    @property
+    def forgetful(self) -> bool:
+        """Whether it counts as faulty, since what it has forgotten may still matter."""
+        core = self.node.core if self.node else None
+        if core and core.incarnations.confirmed and core.amnesia.goal is None:
+            self._forgetful = False
+        return self._forgetful
 
     @property
     def alive(self) -> bool:
@@ -184,7 +207,7 @@ class Machine:
 
     def accused(self) -> list[int]:
         """Whom the evidence on its disk convicts."""
-        return [record.culprit for record in LogStore(self._log).restore().evidence]
+        return [record.culprit for record in LogStore(self._disks[0]).restore().evidence]
 
     # -- turns
 

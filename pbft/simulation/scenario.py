@@ -28,6 +28,7 @@ CALM = Parameters(
     view_timeout_cap_ms=1_600,
     heartbeat_interval_ms=100,
     heartbeat_timeout_ms=500,
+    recovery_interval_ms=400,
 )
 
 

@@ -6,8 +6,10 @@ from typing import ClassVar
 from msgspec import Struct
 
 from pbft.core import events
+from pbft.core.quorum import Quorum
 from pbft.simulation.client import SimulatedClient
 from pbft.simulation.cluster import SimulatedCluster
+from pbft.simulation.disk import Disk
 from pbft.simulation.machine import Machine
 from pbft.simulation.network import Endpoint, Weather
 
@@ -34,6 +36,8 @@ class Trouble:
         self._clients = cluster.clients
         self._counts = cluster.witness.counts
         self._until = cluster.scenario.trouble
+        self._most_faulty = Quorum(cluster.scenario.replicas).f
+        self._images: dict[Machine, tuple[Disk, Disk]] = {}
         for machine in self._machines:
             machine.on_power_cut = self._power_failed
         self._kind = self._kinds[cluster.scenario.kind]
@@ -84,6 +88,8 @@ class Trouble:
         self._mourn(machine)
 
     def _mourn(self, machine: Machine) -> None:
+        if not machine.forgetful:
+            self._images.setdefault(machine, machine.image())
         for other in self._machines:
             other.post(events.PeerDisconnected(machine.replica))
         outage = self._world.random.randint(MILLISECOND, self._world.random.choice(OUTAGES))
@@ -98,6 +104,21 @@ class Trouble:
                 other.post(events.PeerConnected(machine.replica))
         for client in self._clients:
             client.connected(machine.replica)
+
+    def _forget(self) -> None:
+        """A machine comes back with an empty disk, or with the one of an earlier day (R41).
+
+        As long as that matters it is one of the at most f faulty ones.
+        """
+        random = self._world.random
+        if sum(not m.correct or m.forgetful for m in self._machines) >= self._most_faulty:
+            return
+        machine = random.choice([m for m in self._machines if m.correct])
+        machine.cut_power_after(None)
+        self._fell(machine)
+        image = self._images.get(machine) if random.random() < 0.4 else None
+        machine.replace_disks(image and (image[0].copy(), image[1].copy()))
+        self._counts["disk-replaced"] += 1
 
     # -- the network
 
@@ -207,6 +228,7 @@ class Trouble:
                 _cut_power,
                 _cut_power,
                 _cut_power,
+                _forget,
                 _partition,
                 _moving_partition,
                 _split,
@@ -221,6 +243,7 @@ class Trouble:
                 _heal,
             ),
         ),
+        "amnesia": Kind((50, 900), (_forget, _forget, _cut_power, _crash_all, _weather, _heal)),
         "split": Kind((700, 2_500), (_split, _split, _split, _moving_partition, _weather)),
         "weather": Kind((100, 400), (_weather, _weather, _reconnect)),
         "outage": Kind((30, 300), (_cut_power,)),

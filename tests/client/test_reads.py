@@ -1,8 +1,7 @@
 """Fast reads and when they are ordered instead (R20); status queries."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from client.errors import DeadlineExceeded, LocalError, Refused
 from client.reads import FAST_READ_TIMEOUT_US

@@ -1,8 +1,7 @@
 """When an outcome is accepted (R6, R13)."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from msgspec.structs import replace
 
 from client.envelopes import HEADERS_PER_REPLICA, Envelopes

@@ -1,8 +1,7 @@
 """Contradicting signed replies, and which view is believed in."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from client.replies import LEAVES_PER_REPLICA
 from client.suspicion import MAX_REMEMBERED_BYTES, REMEMBERED_OUTCOMES, SUSPICIONS_PER_REPLICA

@@ -1,7 +1,7 @@
 """A CHECKPOINT that could not be sent when its state was reached is sent later (R21, R40)."""
 
 import pytest
-from cores import START, Cores, summary_of, votes_in
+from cores import START, Cores, seen, summary_of, votes_in
 
 from pbft.codec import checkpoint_digest
 from pbft.core import events
@@ -9,7 +9,7 @@ from pbft.core.output import Output
 from pbft.core.parts import Foundation
 from pbft.core.records import Restored
 from pbft.core.replica import Replica
-from pbft.messages import Checkpoint, IncarnationSeen
+from pbft.messages import Checkpoint
 
 ME = 1
 VOTE = Checkpoint(ME, 4, checkpoint_digest(summary_of(4)))
@@ -26,7 +26,7 @@ def remembered(cores: Cores) -> Output:
     """The others know of no later start of core 1."""
     for known in (0, 1):
         for peer in (0, 2):
-            output = cores.receive(ME, IncarnationSeen(peer, ME, 7, known))
+            output = cores.receive(ME, seen(peer, ME, 7, known))
     return output
 
 

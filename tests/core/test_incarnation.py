@@ -1,10 +1,10 @@
 """Each start is counted, and a disk that has forgotten is found out (R41)."""
 
 import pytest
-from cores import SMALL, Cores, sent, votes_in
+from cores import SMALL, Cores, seen, sent, votes_in
 
 from pbft.core import events
-from pbft.messages import Incarnation, IncarnationSeen, Prepare
+from pbft.messages import Checkpoint, Commit, Incarnation, IncarnationSeen, Prepare
 
 ME = 2
 NONCE = 99
@@ -20,7 +20,7 @@ def cores() -> Cores:
 
 def answers(cores: Cores, *highest: tuple[int, int]) -> list[str | None]:
     """Let peers answer (who, the highest start they have seen begin); what makes it halt."""
-    return [cores.receive(ME, IncarnationSeen(i, ME, NONCE, known)).halt for i, known in highest]
+    return [cores.receive(ME, seen(i, ME, NONCE, known)).halt for i, known in highest]
 
 
 def may_vote(cores: Cores) -> bool:
@@ -42,7 +42,7 @@ def test_asking_counts_nothing(cores: Cores) -> None:
 def test_a_start_is_durable_before_it_is_told(cores: Cores) -> None:
     for number in (1, 2):
         assert answers(cores, (0, number - 1)) == [None]
-        output = cores.receive(ME, IncarnationSeen(1, ME, NONCE, number - 1))
+        output = cores.receive(ME, seen(1, ME, NONCE, number - 1))
         assert sent(output, Incarnation) == [(None, Incarnation(ME, number, NONCE, True))]
         assert b"incarnations" in [write.key for write in output.persist]
         cores.restart(ME)
@@ -61,7 +61,7 @@ def test_a_replica_votes_once_a_quorum_with_itself_has_seen_it_begin(n: int, eno
     answers(cores, *((i, 0) for i in peers))
     answers(cores, *((i, 1) for i in peers[: enough - 1] * 2))
     assert not may_vote(cores)
-    output = cores.receive(ME, IncarnationSeen(peers[enough - 1], ME, NONCE, 1))
+    output = cores.receive(ME, seen(peers[enough - 1], ME, NONCE, 1))
     assert votes_in(output, Prepare), "what it had accepted in silence gets its vote now"
 
 
@@ -78,11 +78,47 @@ def test_it_begins_once_a_quorum_with_itself_knows_of_no_later_start(n: int, eno
 
 
 @pytest.mark.rule("R41")
-def test_a_weak_quorum_that_remembers_later_starts_stops_it(cores: Cores) -> None:
-    assert answers(cores, (0, 1)) == [None], "one may lie"
-    [halt] = answers(cores, (3, 5))
-    assert halt is not None
-    assert "forgotten" in halt
+def test_a_weak_quorum_that_remembers_later_starts_silences_it(cores: Cores) -> None:
+    answers(cores, (0, 1))
+    assert cores.cores[ME].amnesia.goal is None, "one may lie"
+    answers(cores, (3, 5))
+    assert cores.cores[ME].amnesia.goal is not None
+
+
+@pytest.mark.rule("R41")
+@pytest.mark.parametrize("voted", [(1, 0), (0, 1)])
+def test_a_weak_quorum_that_has_votes_unknown_to_the_disk_silences_it(
+    cores: Cores, voted: tuple[int, int]
+) -> None:
+    """The disk of an earlier moment of the same start, put back."""
+    cores.receive(ME, seen(0, ME, NONCE, 0, voted=voted))
+    assert cores.cores[ME].amnesia.goal is None, "one may lie"
+    cores.receive(ME, seen(3, ME, NONCE, 0, voted=voted))
+    assert cores.cores[ME].amnesia.goal is not None
+
+
+@pytest.mark.rule("R41")
+def test_peers_remember_the_last_votes_of_each_other(cores: Cores) -> None:
+    cores.receive(0, Prepare(3, 0, 5, bytes(32)))
+    cores.receive(0, Commit(3, 2, 4, bytes(32)))
+    cores.receive(0, Checkpoint(3, 8, bytes(32)))
+    output = cores.receive(0, Incarnation(3, 1, 7, False))
+    [(_, answer)] = sent(output, IncarnationSeen)
+    assert isinstance(answer, IncarnationSeen)
+    assert (answer.voted_view, answer.voted_seq) == (2, 8)
+
+
+@pytest.mark.rule("R41")
+def test_votes_that_the_disk_knows_of_are_no_news(cores: Cores) -> None:
+    content = cores.content(cores.request())
+    cores.confirm(ME)
+    cores.step(ME, cores.proposal(content, 1))
+    cores.restart(ME)
+    cores.cores[ME].gate.silence("unconfirmed")
+    for i in (0, 1):
+        cores.receive(ME, seen(i, ME, NONCE, 0, voted=(0, 1)))
+    assert cores.cores[ME].amnesia.goal is None
+    assert cores.disks[ME].get(("view", b"incarnations")), "it has begun"
 
 
 @pytest.mark.rule("R41")
@@ -102,8 +138,8 @@ def test_late_answers_to_the_question_do_not_say_that_the_start_is_durable(cores
 @pytest.mark.rule("R41")
 def test_answers_about_another_start_or_another_replica_do_not_count(cores: Cores) -> None:
     for i in (0, 1, 3):
-        cores.receive(ME, IncarnationSeen(i, ME, NONCE + 1, 0))
-        cores.receive(ME, IncarnationSeen(i, 1, NONCE, 0))
+        cores.receive(ME, seen(i, ME, NONCE + 1, 0))
+        cores.receive(ME, seen(i, 1, NONCE, 0))
     assert not cores.disks[ME]
 
 

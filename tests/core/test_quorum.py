@@ -2,8 +2,7 @@
 
 import pytest
 from cores import Cores
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from pbft.core.quorum import Quorum, VoteSet
 from pbft.messages import MAX_REPLICAS, Prepare

@@ -97,6 +97,7 @@ def test_a_reply_is_sent_again_at_a_bounded_rate(cores: Cores) -> None:
 def test_a_flood_of_one_client_does_not_make_a_backup_blame_the_primary(cores: Cores) -> None:
     for i in range(4):
         cores.step(i, events.Started(i))
+    cores.run()
     window = SMALL.client_window
     for number in range(8 * window):
         cores.ask(PRIMARY, cores.request(session=1 + number // window, bundle=1 + number % window))

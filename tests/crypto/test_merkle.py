@@ -1,8 +1,7 @@
 from hashlib import sha256
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from crypto.merkle import MerkleTree, merkle_root, root_from_path
 

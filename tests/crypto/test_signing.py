@@ -1,8 +1,7 @@
 import os
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from nacl.bindings import crypto_sign_open
 
 from crypto.signing import Ed25519Signer, Ed25519Verifier, InvalidKey, check_public_key

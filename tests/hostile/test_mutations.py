@@ -4,8 +4,7 @@ import gc
 import tracemalloc
 from random import Random
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from target import Target, frame
 
 from pbft.codec import MalformedMessage, decode_packet

@@ -4,8 +4,8 @@ One replica and both clients are the attacker's; whatever they say, a turn raise
 included), and afterwards an honest batch is still executed.
 """
 
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from cores import seen
+from hypothesis import HealthCheck, given, settings, strategies as st
 from target import START, D, Target, frame
 
 from pbft.apps import kv_codec
@@ -27,6 +27,7 @@ from pbft.messages import (
     PrePrepare,
     Proposal,
     Read,
+    Recovery,
     Request,
     SlotReport,
     StateNodes,
@@ -72,7 +73,18 @@ said = st.one_of(
     st.builds(FetchState, me, numbers, several(paths, 1, 64)),
     st.builds(StateNodes, me, summaries, several(nodes, 0, 5)),
     st.builds(Incarnation, me, numbers, numbers, st.booleans()),
-    st.builds(IncarnationSeen, me, st.integers(0, MAX_REPLICAS - 1), numbers, numbers),
+    st.builds(
+        IncarnationSeen,
+        me,
+        st.integers(0, MAX_REPLICAS - 1),
+        numbers,
+        numbers,
+        numbers,
+        numbers,
+        numbers,
+        numbers,
+    ),
+    st.builds(Recovery, me, numbers, numbers, numbers),
     st.builds(ViewChange, me, numbers, st.just(0), digests, st.just(()), st.just(())),
 )
 operations = st.binary(max_size=40) | st.sampled_from(
@@ -99,7 +111,7 @@ def voting():
     target = Target(parameters=SMALL)
     for known in (0, 1):
         for replica in (0, 2, LIAR):
-            target.take(frame(target.sign(IncarnationSeen(replica, 1, 7, known))), replica)
+            target.take(frame(target.sign(seen(replica, 1, 7, known))), replica)
     return target
 
 

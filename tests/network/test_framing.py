@@ -2,8 +2,7 @@ import contextlib
 
 import msgpack
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from network.framing import (
     FRAME_EMPTY,

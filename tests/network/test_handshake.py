@@ -1,7 +1,6 @@
 import msgpack
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from crypto.signing import Ed25519Signer, Ed25519Verifier
 from network.handshake import (

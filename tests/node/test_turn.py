@@ -3,8 +3,7 @@
 import pytest
 from target import START, Target, frame
 
-from pbft.apps.kv_codec import Put
-from pbft.apps.kv_codec import encode as encode_operation
+from pbft.apps.kv_codec import Put, encode as encode_operation
 from pbft.codec import batch_digest, request_digest
 from pbft.messages import (
     Batch,

@@ -6,8 +6,7 @@ from random import Random
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from pbft.simulation.history import Action, MalformedHistory, Operation, dump, load
 from pbft.simulation.linearizability import Judgement, Verdict, check

@@ -3,8 +3,7 @@
 import threading
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from pbft.storage.database import Database, StorageFailure, reading, writing
 

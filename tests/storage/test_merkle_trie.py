@@ -3,8 +3,7 @@ from collections.abc import Iterator, Mapping
 from random import Random
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from pbft.messages import TreeNode
 from pbft.storage.database import CorruptRecord, Reader, reading, writing

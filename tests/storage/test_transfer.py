@@ -3,8 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from pbft.messages import StateSummary, TreeNode, TreePath
 from pbft.storage.memory_database import MemoryDatabase

@@ -25,6 +25,7 @@ from pbft.messages import (
     Commit,
     CommittedBatch,
     Envelope,
+    IncarnationSeen,
     Packet,
     Prepare,
     PreparedProof,
@@ -39,6 +40,19 @@ from pbft.simulation.trace import describe
 
 START = Instant(1_000_000, 1_700_000_000_000_000)
 SMALL = Parameters(checkpoint_interval=4, window=8, pipeline_depth=2, client_window=8)
+
+
+def seen(
+    replica: int,
+    about: int,
+    nonce: int,
+    highest: int,
+    *,
+    voted: tuple[int, int] = (0, 0),
+    at: tuple[int, int] = (0, 0),
+) -> IncarnationSeen:
+    """The answer of `replica`, which is at (view, seq), about one that has `voted` up to such."""
+    return IncarnationSeen(replica, about, nonce, highest, *voted, *at)
 
 
 def _lose_nothing(_sender: int, _receiver: int, _packet: Packet) -> bool:
