@@ -64,8 +64,9 @@ def put_image(image: Image, folder: Path, random: Random) -> None:
             (folder / path).mkdir()
             continue
         if path.endswith(NEVER_SYNCED):
-            content = _anything(random)
-        (folder / path).write_bytes(content)
+            (folder / path).write_bytes(_anything(random))
+        else:
+            (folder / path).write_bytes(content)
 
 
 def _anything(random: Random) -> bytes:
@@ -74,23 +75,23 @@ def _anything(random: Random) -> bytes:
     return random.choice((bytes(LOCK_BYTES), random.randbytes(LOCK_BYTES), b"123\n"))
 
 
-def check_image(folder: Path, cluster_id: bytes, allowed: Allowed) -> None:
-    """Open the disk as `pbft node` does, and go on with it. Raises Lost."""
+def check_image(folder: Path, cluster_id: bytes, allowed: Allowed) -> str:
+    """Open the disk as `pbft node` does, and go on with it; says what was found. Raises Lost."""
     try:
-        _check_once(folder / PLACE, cluster_id, allowed)
+        return _check_once(folder / PLACE, cluster_id, allowed)
     except (StorageFailure, UnusableDirectory) as refused:
         raise Lost(f"{type(refused).__name__}: {refused}".replace(str(folder), "")) from refused
 
 
-def _check_once(path: Path, cluster_id: bytes, allowed: Allowed) -> None:
+def _check_once(path: Path, cluster_id: bytes, allowed: Allowed) -> str:
     directory = open_data_directory(path, cluster_id, REPLICA, fresh_ok=allowed.first_start)
     try:
         if not allowed.first_start and directory.created:
             raise Lost("it calls itself new")
         found = content_of(directory.log, TABLES)
-        _find("log", found, allowed.log, allowed.first_start)
+        newest = _find("log", found, allowed.log, allowed.first_start)
         state = content_of(directory.state, STATE_TABLES)
-        _find("state", state, allowed.state, allowed.first_start)
+        newest |= _find("state", state, allowed.state, allowed.first_start)
         commit_once(directory.log, directory.state)
         after = content_of(directory.log, TABLES), content_of(directory.state, STATE_TABLES)
         check_state(after[1])
@@ -103,11 +104,15 @@ def _check_once(path: Path, cluster_id: bytes, allowed: Allowed) -> None:
             raise Lost("a commit after the power cut does not last")
     finally:
         directory.close()
+    if not found.keys() - {IDENTITY}:
+        return "a first start, to be made again or just done"
+    return "the transaction under way, whole" if newest else "what was acknowledged"
 
 
-def _find(name: str, found: Content, allowed: Sequence[Content], first_start: bool) -> None:
-    if found in allowed or (first_start and set(found) <= {IDENTITY}):
-        return
+def _find(name: str, found: Content, allowed: Sequence[Content], first_start: bool) -> bool:
+    """Whether it is a transaction that was not acknowledged. Raises Lost if it is nothing known."""
+    if found in allowed or (first_start and found.keys() <= {IDENTITY}):
+        return found in allowed[1:]
     wanted = allowed[0] if allowed else {}
     missing = sum(found.get(key) != value for key, value in wanted.items())
     strange = len(set(found) - set(wanted))
@@ -125,7 +130,7 @@ def check_state(content: Content) -> None:
     memory = MemoryDatabase(STATE_TABLES)
     with writing(memory) as transaction:
         for tree in TREES:
-            entries = {key: value for (table, key), value in content.items() if table == tree.entries}
+            entries = {k: value for (table, k), value in content.items() if table == tree.entries}
             write_entries(transaction, tree, entries)
     rebuilt = content_of(memory, tuple(t for t in STATE_TABLES if t != "meta"))
     if rebuilt != {key: value for key, value in content.items() if key[0] != "meta"}:

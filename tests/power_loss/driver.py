@@ -100,8 +100,7 @@ def live(keys: Path, data: Path, *, durable: bool) -> None:
     for client in cluster.clients:
         client.finish()
     world.run_until(world.now + scenario.patience, lambda: cluster.settled)
-    from pbft.simulation.runner import _unfinished
-    print(world.now, cluster.witness.counts, _unfinished(cluster)); assert cluster.settled
+    assert cluster.settled
     assert cluster.witness.counts["state-transfer-finished"]
     assert cluster.highest_view > 0
     stop(machine, disk)

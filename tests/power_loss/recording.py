@@ -1,4 +1,4 @@
-"""Making a recording and reading it: the shim is compiled, preloaded into the driver, and parsed."""
+"""Making a recording (the shim is compiled, and preloaded into the driver) and reading it."""
 
 import os
 import shutil

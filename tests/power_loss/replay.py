@@ -1,7 +1,7 @@
 """Replays a recording: at every moment when something becomes durable, what if the power fails?"""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -18,23 +18,25 @@ from tests.power_loss.disk_check import (
 from tests.power_loss.disk_model import Choice, Disk, Image
 from tests.power_loss.losses import Plan, losses
 from tests.power_loss.marks import Content, Mark
-from tests.power_loss.recording import Call, calls
+from tests.power_loss.recording import calls
 
 EMPTY = Allowed([], [], first_start=True)
 
 
 class Moment(Struct, frozen=True):
-    """Just before something becomes durable. `number` counts these moments from 0."""
+    """Just before something becomes durable, or the `last` one, at the end; counted from 0."""
 
     number: int
     disk: Disk
     allowed: Allowed
+    last: bool = False
 
 
 class History:
-    """What the marks have said of one database so far."""
+    """What the marks have said of one database so far; `before` them one of those was there."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Sequence[Content] = ()) -> None:
+        self._before = before
         self.content: Content | None = None
         self.next: Content | None = None
 
@@ -42,7 +44,8 @@ class History:
         """Follow one mark. Raises Lost for a state that is inconsistent in itself."""
         if mark.what == "opened":
             found = _changed({}, mark)
-            if self.content is not None and self.content != found:
+            known = self._before if self.content is None else [self.content]
+            if known and found not in known:
                 raise Lost("a stop and a start have changed the content")
             self.content, self.next = found, None
         elif mark.what == "begun":
@@ -84,7 +87,11 @@ def moments(
     """
     disk, number = Disk(root), 0
     disk.load(base or {})
-    histories = {"log": History(), "state": History()}
+    first = before.first_start
+    histories = {
+        "log": History(() if first else before.log),
+        "state": History(() if first else before.state),
+    }
     for call in calls(recording):
         if call.kind == "K":
             mark = msgspec.msgpack.decode(call.payload, type=Mark)
@@ -95,7 +102,7 @@ def moments(
                 number += 1
             if not (deaf and disk.syncs_file(call)):
                 disk.finish(call)
-    yield Moment(number, disk, _allowed(histories, before))
+    yield Moment(number, disk, _allowed(histories, before), last=True)
 
 
 def _allowed(histories: dict[str, History], before: Allowed) -> Allowed:
@@ -106,10 +113,11 @@ def _allowed(histories: dict[str, History], before: Allowed) -> Allowed:
 
 
 class Report(Struct):
-    """What came of a replay: `failures` by what they say, with one way to get there each."""
+    """What came of a replay: what was found how often, and what was wrong, with one way to it."""
 
     moments: int = 0
     images: int = 0
+    found: Counter[str] = msgspec.field(default_factory=Counter)
     failures: Counter[str] = msgspec.field(default_factory=Counter)
     examples: dict[str, str] = msgspec.field(default_factory=dict)
 
@@ -117,6 +125,7 @@ class Report(Struct):
         """Count another one in."""
         self.moments += other.moments
         self.images += other.images
+        self.found.update(other.found)
         self.failures.update(other.failures)
         self.examples = other.examples | self.examples
 
@@ -141,18 +150,16 @@ class Tester:
                 tried.add(alike)
                 self.try_one(moment, choice, image)
 
-    def try_one(self, moment: Moment, choice: Choice, image: Image) -> bool:
-        """Whether the program gets along with `image`; counted."""
+    def try_one(self, moment: Moment, choice: Choice, image: Image) -> None:
+        """Let the program get along with `image`."""
         self.report.images += 1
         folder = self._work / "image"
         put_image(image, folder, Random(f"{moment.number} {self.report.images}"))
         try:
-            check_image(folder, self._cluster_id, moment.allowed)
+            self.report.found[check_image(folder, self._cluster_id, moment.allowed)] += 1
         except Lost as lost:
             self.report.failures[str(lost)] += 1
             self.report.examples.setdefault(str(lost), _describe(moment, choice))
-            return False
-        return True
 
 
 def _describe(moment: Moment, choice: Choice) -> str:
