@@ -58,8 +58,9 @@ def replay(life: Life, jobs: int) -> Report:
     """The full plan at every moment."""
     total = Report()
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        for shard in as_completed(shards(life, pool)):
+        for done, shard in enumerate(as_completed(shards(life, pool)), 1):
             total.add(shard.result())
+            print(f"{done} of {SHARDS} parts, {total.images} images", file=sys.stderr)
     return total
 
 

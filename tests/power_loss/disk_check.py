@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -23,6 +24,9 @@ from tests.power_loss.recording import PLACE
 REPLICA = 1
 IDENTITY = ("meta", b"identity")
 LOCK_BYTES = 4224
+
+_consistent: deque[Content] = deque(maxlen=4)
+"""States that `check_state` has found in order lately: most images of one moment give the same."""
 
 
 class Allowed(Struct, frozen=True):
@@ -94,7 +98,9 @@ def _check_once(path: Path, cluster_id: bytes, allowed: Allowed) -> str:
         newest |= _find("state", state, allowed.state, allowed.first_start)
         commit_once(directory.log, directory.state)
         after = content_of(directory.log, TABLES), content_of(directory.state, STATE_TABLES)
-        check_state(after[1])
+        if after[1] not in _consistent:
+            check_state(after[1])
+            _consistent.append(after[1])
     finally:
         directory.close()
     directory = open_data_directory(path, cluster_id, REPLICA, fresh_ok=False)
