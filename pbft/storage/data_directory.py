@@ -9,7 +9,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pbft.storage.database import StorageFailure
-from pbft.storage.directory_lock import DirectoryLock, UnusableDirectory, sync_directory
+from pbft.storage.directory_lock import (
+    DirectoryLock,
+    UnusableDirectory,
+    sync_directory,
+    sync_parents,
+)
 from pbft.storage.lmdb_database import DATA_NAME, LmdbDatabase
 from pbft.storage.state_trees import STATE_TABLES
 from pbft.storage.store_identity import has_identity, write_identity
@@ -73,14 +78,12 @@ def _enter(path: Path, fresh_ok: bool, opened: ExitStack) -> bool:
     try:
         if fresh_ok:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            sync_directory(path.parent)
         elif not path.is_dir():
             raise MissingData(f"there is no data directory {path}")
         opened.callback(DirectoryLock(path).release)
         created = _is_first_start(path, fresh_ok)
         if created:
-            (path / _MARKER).touch()
-            sync_directory(path)
+            _begin_first_start(path)
         return created
     except OSError as error:
         raise StorageFailure(_unusable(path, error)) from None
@@ -98,6 +101,15 @@ def _is_first_start(path: Path, fresh_ok: bool) -> bool:
     if not fresh_ok:
         raise MissingData(f"there is no data of a replica in {path}")
     return True
+
+
+def _begin_first_start(path: Path) -> None:
+    """Mark it, and clear away what an earlier attempt has left: a power cut may have torn it."""
+    (path / _MARKER).touch()
+    sync_directory(path)
+    sync_parents(path)
+    for name in (_LOG, _STATE):
+        (path / name / DATA_NAME).unlink(missing_ok=True)
 
 
 def _identify(

@@ -5,6 +5,7 @@ The kernel drops a `flock` when its process ends, however it ends, so no stale l
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 LOCK_NAME = "in-use.lock"
@@ -46,3 +47,15 @@ def sync_directory(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sync_parents(directory: Path) -> None:
+    """Make the way to `directory` durable, from the root of its file system down to its own name.
+
+    A folder that may not be read is passed over: no program has made it for this account.
+    """
+    place = directory.resolve()
+    while not place.is_mount():
+        place = place.parent
+        with suppress(PermissionError):
+            sync_directory(place)

@@ -177,8 +177,8 @@ class LmdbReader:
     ) -> Iterator[tuple[bytes, bytes]]:
         """The records with start <= key < end. Raises CorruptRecord, StorageFailure."""
         place = self._tables[table]
-        records = self._backwards(place, end) if reverse else self._forwards(place, start)
         try:
+            records = self._backwards(place, end) if reverse else self._forwards(place, start)
             for key, stored in records:
                 if key < start or (end is not None and key >= end):
                     return

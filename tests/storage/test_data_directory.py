@@ -1,3 +1,4 @@
+import os
 import re
 import shutil
 from pathlib import Path
@@ -163,6 +164,41 @@ def test_a_first_start_can_be_interrupted_anywhere(
     assert directory.created
     directory.close()
     open_it(tmp_path / "data").close()
+
+
+@pytest.mark.rule("R40")
+@pytest.mark.parametrize("torn", ["log", "state"])
+def test_what_a_power_cut_has_torn_in_a_first_start_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(data_directory, "_unmark", lambda _path: None)
+        open_it(tmp_path / "data", fresh_ok=True).close()
+    (tmp_path / "data" / torn / "data.mdb").write_bytes(bytes(8192))
+    directory = open_it(tmp_path / "data", fresh_ok=True)
+    assert directory.created
+    directory.close()
+    open_it(tmp_path / "data").close()
+
+
+@pytest.mark.rule("R40")
+def test_a_first_start_makes_every_folder_above_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    data = tmp_path / "not" / "yet" / "there"
+    open_it(data, fresh_ok=True).close()
+    assert {data, *list(data.parents)[:3], tmp_path.parent} <= set(synced)
+    synced.clear()
+    open_it(data).close()
+    assert tmp_path not in synced
 
 
 def test_a_path_that_cannot_be_a_directory_is_one_clear_sentence(tmp_path: Path) -> None:

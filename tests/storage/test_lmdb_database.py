@@ -149,6 +149,25 @@ def test_a_file_that_was_cut_short_is_an_error_and_no_crash(tmp_path: Path) -> N
         read_everything(tmp_path / "e")
 
 
+@pytest.mark.rule("R41")
+def test_a_page_that_is_another_kind_of_page_is_an_error_of_storage(tmp_path: Path) -> None:
+    database = open_database(tmp_path / "e")
+    fill(database, {b"key": b"a rather unlikely value"})
+    database.close()
+    data = bytearray((tmp_path / "e" / "data.mdb").read_bytes())
+    page = data.index(b"a rather unlikely value") // 4096 * 4096
+    data[page + 10 : page + 12] = b"\0\0"  # says that it is neither leaf nor branch
+    (tmp_path / "e" / "data.mdb").write_bytes(data)
+    database = open_database(tmp_path / "e")
+    for reverse in (False, True):
+        with (
+            reading(database) as snapshot,
+            pytest.raises(StorageFailure, match="the file is damaged"),
+        ):
+            list(snapshot.scan("a", b"k", b"l", reverse=reverse))
+    database.close()
+
+
 def read_everything(path: Path) -> None:
     database = open_database(path)
     try:
