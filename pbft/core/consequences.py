@@ -53,7 +53,7 @@ class Consequences(Parts):
         self._outbox.show_state = fact.seq
         self._outbox.halt = (
             f"no digest of the state after {fact.seq} can reach a quorum any more: replicas "
-            "disagree about the state; compare their `state-tree` log lines before starting again"
+            "disagree about the state; compare what their `state-tree` log lines name with `diff`"
         )
 
     def _suspected(self, fact: suspicion.PrimarySuspected, now: Instant) -> None:

@@ -1,11 +1,8 @@
 """State transfer's hands: serving pinned checkpoints, checking and installing nodes (R23)."""
 
-from collections.abc import Iterator
-
 from pbft.core.budget import Budgets
 from pbft.core.context import Context
 from pbft.core.events import NodesInstalled, NodesRefused
-from pbft.core.output import Note
 from pbft.core.state_transfer import ROOTS
 from pbft.messages import FetchState, StateNodes, StateSummary, TreeNode
 from pbft.node.ports import Transport
@@ -36,6 +33,10 @@ class PinnedCheckpoints:
         self._pinned[seq] = state
         while len(self._pinned) > PINNED_CHECKPOINTS:
             self._pinned.pop(min(self._pinned)).close()
+
+    def use(self, seq: int) -> PinnedState | None:
+        """The state after `seq`, if it is still kept."""
+        return self._pinned.get(seq)
 
     def serve(self, fetch: FetchState, now: int) -> bool:
         """Send the nodes that were asked for, as many as one answer holds; none if it is gone.
@@ -69,20 +70,6 @@ class PinnedCheckpoints:
 
     def _send(self, to: int, body: StateNodes) -> None:
         self._transport.send(to, self._context.sign(body).envelope)
-
-    def describe(self, seq: int) -> Iterator[Note]:
-        """A line for each tree of the state after `seq`: its sixteen parts, by their digests (R22).
-
-        Where the lines of two replicas differ, their states do.
-        """
-        pinned = self._pinned.get(seq)
-        for root in ROOTS if pinned else ():
-            assert pinned is not None
-            node = pinned.node(root)
-            parts = node.children or (node_digest(node),)
-            tree = ("application", "sessions")[root[0]]
-            digests = ",".join(digest.hex()[:16] for digest in parts)
-            yield Note("state-tree", (("seq", seq), ("tree", tree), ("parts", digests)))
 
     def close(self) -> None:
         """Let go of everything."""

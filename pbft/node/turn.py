@@ -7,6 +7,7 @@ the simulator runs this file as it ships.
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -30,6 +31,7 @@ from pbft.core.output import (
 from pbft.core.replica import Foundation, Replica
 from pbft.messages import StateSummary
 from pbft.node.authentication import Authenticator, Peer, Rejected
+from pbft.node.divergence import show
 from pbft.node.executor import Executor
 from pbft.node.log_store import LogStore
 from pbft.node.ports import Clock, Transport, Verifier
@@ -71,7 +73,9 @@ class Node:
         verifier: Verifier,
         observer: Observer,
         counters: Counter[str],
+        folder: Path | None = None,
     ) -> None:
+        """`folder` is where a replica that halts leaves what its operator must see."""
         parameters = context.parameters
         self._context = context
         self._log = log
@@ -79,6 +83,7 @@ class Node:
         self._clock = clock
         self._transport = transport
         self._observer = observer
+        self._folder = folder
         self.executor = Executor(store, machine, parameters, context.clients)
         self._pins = PinnedCheckpoints(context, transport)
         self._installer = Installer(store)
@@ -198,7 +203,8 @@ class Node:
             self._observer(note)
         self.counters["evidence"] += len(output.evidence)
         if output.show_state is not None:
-            for note in self._pins.describe(output.show_state):
+            pinned = self._pins.use(output.show_state)
+            for note in show(pinned, output.show_state, self._folder):
                 self._observer(note)
         if output.halt:
             raise Halted(output.halt)
