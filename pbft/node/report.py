@@ -34,7 +34,15 @@ def report(
     )
 
 
-def _transfer(transfer: StateTransfer) -> dict[str, int] | None:
+def _transfer(transfer: StateTransfer) -> dict[str, int | tuple[int, ...]] | None:
     if transfer.target is None:
         return None
-    return {"target": transfer.target.seq, "nodes_installed": transfer.installed}
+    progress = transfer.progress
+    return {
+        "target": transfer.target.seq,
+        "moves": progress.moves,
+        "bytes": progress.size,
+        "buckets": progress.buckets,
+        "nodes_wanted": transfer.wanted,
+        "sources": transfer.sources,
+    }
