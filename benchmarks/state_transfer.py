@@ -29,6 +29,7 @@ FILLERS, FILL_IN_FLIGHT = 8, 16
 LOADERS = 8
 KEYS = 20_000  # that the load writes to
 PAUSE_S = 0.05
+SHOWN = ("state-transfer", "view-change-started replica=0", "view-entered replica=0", "stopped")
 LIMIT_S = 100.0  # of one wait
 
 
@@ -104,10 +105,7 @@ def main(**options: Any) -> None:
         figures["log"] = [
             line
             for line in (Path(folder) / "replicas.log").read_text().splitlines()
-            if "state-transfer" in line
-            or "view-change-started replica=0" in line
-            or "stopped" in line
-            or "view-entered" in line
+            if any(event in line for event in SHOWN)
         ]
     result = {"machine": machine.description(), "cores": machine.core_count(), "plan": plan}
     click.echo(msgspec.json.format(msgspec.json.encode(result | figures)))

@@ -20,7 +20,7 @@ ROOTS = (b"\x00", b"\x01")
 PATHS_PER_FETCH = MAX_TREE_PATHS
 ANSWER_TIMEOUT_US, MAX_ANSWER_TIMEOUT_US = 2_000_000, 8_000_000
 SLOW_US = 500_000  # after which what one source was asked for is asked of an idle one as well
-MAX_STRAYS = 4  # answers to something else, from a source that was asked for something
+MAX_LATE = 4  # answers to earlier questions that one source may still owe
 
 
 class InFlight(Struct):
@@ -30,7 +30,6 @@ class InFlight(Struct):
     since: int
     deadline: int
     doubled: bool = False
-    strays: int = 0
 
 
 class Progress(Struct):
@@ -54,6 +53,7 @@ class StateTransfer:
         self._wanted: dict[bytes, None] = {}
         self._asked: dict[int, InFlight] = {}
         self._excluded: dict[int, None] = {}
+        self._late: dict[int, int] = {}  # answers that each source may still owe
         self.progress = Progress()
         self._patience = ANSWER_TIMEOUT_US  # doubles when nobody has answered in time
 
@@ -85,7 +85,9 @@ class StateTransfer:
             self._outbox.note("state-transfer-moved", target=target.seq, **self._so_far())
         self.target, self._summary = target, None
         self._wanted = dict.fromkeys(ROOTS)
-        self._asked, self._excluded = {}, {}
+        for peer in list(self._asked):
+            self._withdraw(peer)
+        self._excluded = {}
         self._patience = ANSWER_TIMEOUT_US
         self._fetch(now)
 
@@ -105,7 +107,7 @@ class StateTransfer:
         assert target is not None
         idle = self._sources()
         while idle and not (self._asked and self._summary is None):
-            paths = self._take(len(idle)) or self._take_over(now)
+            paths = self._take(len(idle) if self._summary else 1) or self._take_over(now)
             if not paths:
                 break
             source = idle.pop(0)
@@ -117,7 +119,7 @@ class StateTransfer:
     def _take(self, idle: int) -> dict[bytes, None]:
         """A fair share of what nobody was asked for yet; deep before wide, which keeps it short."""
         share = min(PATHS_PER_FETCH, -(-len(self._wanted) // idle))
-        return dict(self._wanted.popitem() for _ in range(share))
+        return dict(reversed([self._wanted.popitem() for _ in range(share)]))
 
     def _take_over(self, now: Instant) -> dict[bytes, None]:
         """What another source is slow with, so that the slowest does not set the pace."""
@@ -144,9 +146,9 @@ class StateTransfer:
         nodes, target = message.body, self.target
         if target is None or not self.expects(nodes):
             return
-        if not nodes.nodes and nodes.summary.seq != target.seq:
+        if not nodes.nodes:
             self._give_up(nodes.replica, "has no such checkpoint any more", now)
-        elif nodes.summary.seq != target.seq or not nodes.nodes:
+        elif nodes.summary.seq != target.seq:
             self._stray(nodes.replica, now)
         elif checkpoint_digest(nodes.summary) != target.digest:
             self._give_up(nodes.replica, "a summary that is not the certified one", now)
@@ -157,11 +159,16 @@ class StateTransfer:
             self._outbox.transfer.append(InstallNodes(nodes, nodes.replica))
 
     def _stray(self, peer: int, now: Instant) -> None:
-        """Not what was asked for last: an answer that comes late, or somebody who wastes time."""
-        asked = self._asked[peer]
-        asked.strays += 1
-        if asked.strays > MAX_STRAYS:
+        """Not what was asked for last: the answer to an earlier question, or a waste of time."""
+        if self._late.get(peer, 0) > 0:
+            self._late[peer] -= 1
+        else:
             self._give_up(peer, "nothing that was asked for", now)
+
+    def _withdraw(self, peer: int) -> None:
+        """Wait for this source's answer no longer; it may still come."""
+        del self._asked[peer]
+        self._late[peer] = min(MAX_LATE, self._late.get(peer, 0) + 1)
 
     def on_installed(
         self,
@@ -201,7 +208,7 @@ class StateTransfer:
             for path in installed:
                 asked.paths.pop(path, None)
             if not asked.paths:
-                del self._asked[peer]
+                self._withdraw(peer)
 
     def on_failed(self, now: Instant) -> None:
         """The roots differ although nothing was left to fetch: begin again from them."""
@@ -217,6 +224,8 @@ class StateTransfer:
         """Ask others for what was not answered in time."""
         for peer, asked in list(self._asked.items()):
             if asked.deadline <= now.mono:
+                self._wanted.update(asked.paths)
+                self._withdraw(peer)
                 self._give_up(peer, "no answer in time", now)
         if not self._asked:
             self._excluded.clear()
@@ -226,8 +235,7 @@ class StateTransfer:
     def _give_up(self, peer: int, reason: str, now: Instant) -> None:
         self._outbox.reject(f"state-transfer: {reason}", peer)
         self._excluded[peer] = None
-        asked = self._asked.pop(peer, None)
-        if asked:
+        if asked := self._asked.pop(peer, None):
             self._wanted.update(asked.paths)
         self._fetch(now)
 
@@ -239,6 +247,6 @@ class StateTransfer:
     def finished(self) -> None:
         """The target's state is in place."""
         self.target = self._summary = None
-        self._wanted, self._asked, self._excluded = {}, {}, {}
+        self._wanted, self._asked, self._excluded, self._late = {}, {}, {}, {}
         self._patience = ANSWER_TIMEOUT_US
         self._timers.stop(TRANSFER)

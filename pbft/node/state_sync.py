@@ -94,6 +94,7 @@ class StateServer:
         self._clock = clock
         self._budgets = Budgets[int](SERVED_BYTES_PER_SECOND, SERVED_BURST_BYTES)
         self._waiting: dict[int, FetchState] = {}
+        self._delayed: dict[int, FetchState] = {}  # and counted
         self._not_before = 0
         self._busy_until = 0
 
@@ -121,7 +122,9 @@ class StateServer:
                 del self._waiting[peer]
                 self._answer(fetch)
                 break
-            counters["state-serving-budget"] += 1
+            if self._delayed.get(peer) is not fetch:
+                self._delayed[peer] = fetch
+                counters["state-serving-budget"] += 1
         now = self._clock.now().mono
         took = now - began
         self._not_before = now + (REST * took if now < self._busy_until else took // 4)
@@ -190,7 +193,8 @@ class Installer:
                 self._compare(node, wanted, empty)
         self._store.install(*buckets, *empty)
         for node in buckets:
-            del self._expected[node.path]
+            if node.path not in ROOTS:  # those may have to be compared again
+                del self._expected[node.path]
         paths = tuple(node.path for node in known)
         size = sum(map(_size, buckets))
         return NodesInstalled(peer, paths, tuple(wanted), len(buckets), size)
