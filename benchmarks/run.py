@@ -9,7 +9,7 @@ import contextlib
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def _repetition(duration: float) -> tuple[machine.Calibration, list[report.Sampl
     calibration = machine.calibrate()
     with (
         tempfile.TemporaryDirectory(prefix="pbft-bench-") as folder,
-        _cluster(Path(folder)) as cluster,
+        running_cluster(Path(folder)) as cluster,
     ):
         return calibration, [cluster.measure(row, duration) for row in ROWS]
 
@@ -121,6 +121,23 @@ class Cluster:
     def _processor_time(self) -> float:
         return sum(map(machine.cpu_seconds, self._processes.pids))
 
+    def processor_time(self, replicas: Iterable[int]) -> float:
+        """What these replicas have used so far (s), as far as they run."""
+        pids = self._processes.running()
+        return sum(machine.cpu_seconds(pids[r]) for r in replicas if r in pids)
+
+    def runs(self, replica: int) -> bool:
+        """Whether it was started and not killed."""
+        return replica in self._processes.running()
+
+    def start(self, replica: int) -> None:
+        """Start it on its data."""
+        self._processes.start(replica)
+
+    def kill(self, replica: int) -> None:
+        """SIGKILL."""
+        self._processes.kill(replica)
+
     async def _run(self, row: Row, duration: float) -> Any:
         running = run(row.load(duration), self._config, self._keys, self._names)
         if not row.kill:
@@ -130,17 +147,19 @@ class Cluster:
 
     async def _kill_primary(self, after: float) -> None:
         await asyncio.sleep(after)  # half-way through the load: the moment is the point
-        async with self._client() as client:
+        async with self.client() as client:
             primary = (await client.status(1))["primary"]
         self._processes.kill(primary)
 
-    def _client(self) -> Client:
-        return Client(self._config, load_client_signer(self._config, self._keys, self._names[0]))
+    def client(self, number: int = 0) -> Client:
+        """A client with the key of that number, not yet open."""
+        name = self._names[number]
+        return Client(self._config, load_client_signer(self._config, self._keys, name))
 
     async def until_ready(self) -> None:
         """Wait until every replica votes. Raises CliError."""
         deadline = time.monotonic() + START_SECONDS
-        async with self._client() as client:
+        async with self.client() as client:
             while not await self._all_vote(client):
                 if time.monotonic() > deadline:
                     raise CliError("the replicas do not start")
@@ -155,7 +174,8 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def _cluster(folder: Path) -> Iterator[Cluster]:
+def running_cluster(folder: Path) -> Iterator[Cluster]:
+    """Four replicas that all vote, with their keys, data and log in `folder`."""
     plan = Plan(replicas=REPLICAS, clients=CLIENT_KEYS, base_port=_free_ports())
     config = generate(plan, folder / "keys")
     with (folder / "replicas.log").open("wb") as log:

@@ -38,6 +38,10 @@ class ReplicaProcesses:
             start_new_session=True,
         )
 
+    def running(self) -> dict[int, int]:
+        """The process ids of all that were started and not stopped, by replica."""
+        return {replica: process.pid for replica, process in self._running.items()}
+
     @property
     def pids(self) -> tuple[int, ...]:
         """The process ids of all that run."""

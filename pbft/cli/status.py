@@ -37,6 +37,16 @@ DIGEST_SHOWN = 16  # hexadecimal digits of a state digest in the table
 INVALID = "answers, but not with a valid report"
 
 
+class Transfer(Struct, frozen=True):
+    """How far a replica is that fetches a state from others."""
+
+    target: Number
+    bytes: Number
+    buckets: Number
+    nodes_wanted: Number
+    sources: tuple[ReplicaId, ...]
+
+
 class Report(Struct, frozen=True):
     """What a replica must say of itself; it may say more."""
 
@@ -48,6 +58,7 @@ class Report(Struct, frozen=True):
     low_watermark: Number
     high_watermark: Number
     state_digest: Annotated[str, Meta(pattern="^[0-9a-f]{0,64}$")]
+    transfer: Transfer | None = None
 
 
 class Answer(Struct, frozen=True):
@@ -79,6 +90,8 @@ def status(
         click.echo(msgspec.json.format(msgspec.json.encode([_as_json(a) for a in answers])))
     else:
         Console(width=WIDTH).print(_table(answers))
+        for line in filter(None, map(_transfer, answers)):
+            click.echo(line)
     if all(answer.failure for answer in answers):
         context.exit(1)
 
@@ -127,6 +140,19 @@ def _table(answers: list[Answer]) -> Table:
     for answer in answers:
         table.add_row(*_row(answer))
     return table
+
+
+def _transfer(answer: Answer) -> str:
+    """One line on the state that it fetches, if it does."""
+    transfer = None if answer.failure else msgspec.convert(answer.raw, Report).transfer
+    if transfer is None:
+        return ""
+    sources = ", ".join(map(str, transfer.sources)) or "nobody at the moment"
+    return (
+        f"replica {answer.replica.id} fetches the state after {transfer.target}: "
+        f"{transfer.bytes / 1e6:.1f} MB in {transfer.buckets} buckets so far, at least "
+        f"{transfer.nodes_wanted} tree nodes to go, from {sources}"
+    )
 
 
 def _row(answer: Answer) -> list[str]:

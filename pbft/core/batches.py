@@ -5,6 +5,8 @@ from msgspec import Struct
 from pbft.codec import NULL_BATCH, MalformedMessage, batch_digest, decode_body, request_digest
 from pbft.messages import Batch, Request
 
+REQUEST_WEIGHT = 1024  # what a request takes in memory besides its bytes
+
 
 class BatchContent(Struct, frozen=True):
     """`requests[i]` is the decoded body of `batch.requests[i]`, `digests[i]` its request digest."""
@@ -13,6 +15,11 @@ class BatchContent(Struct, frozen=True):
     batch: Batch
     requests: tuple[Request, ...]
     digests: tuple[bytes, ...]
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes it takes in memory."""
+        return sum(len(request.body) + REQUEST_WEIGHT for request in self.batch.requests)
 
 
 def content_of(batch: Batch) -> BatchContent:

@@ -9,6 +9,9 @@ from pbft.core.context import Instant
 from pbft.core.parts import DIVERGED, FORGOTTEN, UNCONFIRMED, Parts
 from pbft.messages import Commit, Prepare, Verified
 
+MAX_KEPT_BYTES = 512 * 1024 * 1024
+"""Of batches that a replica which is behind has yet to execute."""
+
 
 class Consequences(Parts):
     """Reacts to facts."""
@@ -30,13 +33,22 @@ class Consequences(Parts):
         self._facts(self.suspicion.suspect(now), now)
 
     def _stable(self, fact: checkpoints.CheckpointStable, now: Instant) -> None:
-        parameters = self._context.parameters
-        useful = max(self.queue.last_checkpoint, fact.seq - parameters.window)  # bounded (R25)
-        keep_above = min(fact.seq, useful) - parameters.checkpoint_interval
-        self.log.discard(fact.seq, keep_above)
+        self.log.discard(fact.seq, self._useless(fact.seq))
         self._outbox.note("checkpoint-stable", seq=fact.seq)
         self.ordering.window_moved()
         self._facts(self.ordering.retry_early(now, self._occasion), now)
+
+    def _useless(self, stable: int) -> int:
+        """Up to where batches may go: neither this replica nor a peer that is behind needs them.
+
+        One that is behind itself, or fetches a state, needs all that follow; within bounds (R25).
+        """
+        parameters, target = self._context.parameters, self.transfer.target
+        aimless = self.queue.paused and target is None
+        useful = target.seq if target and self.queue.paused else self.queue.last_checkpoint
+        if aimless or self.log.weight > MAX_KEPT_BYTES:
+            useful = max(useful, stable - parameters.window)
+        return min(stable, useful) - parameters.checkpoint_interval
 
     def _diverged(self, fact: checkpoints.StateDiverged, now: Instant) -> None:
         self._outbox.note("state-diverged", seq=fact.certified.seq)
@@ -52,7 +64,7 @@ class Consequences(Parts):
         self._outbox.show_state = fact.seq
         self._outbox.halt = (
             f"no digest of the state after {fact.seq} can reach a quorum any more: replicas "
-            "disagree about the state; compare their `state-tree` log lines before starting again"
+            "disagree about the state; compare what their `state-tree` log lines name with `diff`"
         )
 
     def _suspected(self, fact: suspicion.PrimarySuspected, now: Instant) -> None:

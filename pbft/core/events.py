@@ -73,11 +73,16 @@ class Executed(Struct, frozen=True):
 
 
 class NodesInstalled(Struct, frozen=True):
-    """Fetched nodes matched the target and are on disk; `wanted` are the paths still to fetch."""
+    """Fetched nodes matched the target and are on disk; `wanted` are the paths still to fetch.
+
+    `buckets` of them are buckets, with `size` bytes of keys and values.
+    """
 
     peer: int
     installed: tuple[TreePath, ...]
     wanted: tuple[TreePath, ...]
+    buckets: int = 0
+    size: int = 0
 
 
 class NodesRefused(Struct, frozen=True):

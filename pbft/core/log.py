@@ -21,6 +21,8 @@ from pbft.messages import (
     Verified,
 )
 
+SLOT_WEIGHT = 8192  # of votes and certificates
+
 
 class Slot:
     """What is known about one sequence number.
@@ -96,6 +98,8 @@ class Log:
 
     def __init__(self, window: int, interval: int, outbox: Outbox) -> None:
         self.low = 0
+        self.floor = 0  # what was at or below it is gone
+        self._bytes = 0
         self._window = window
         self._interval = interval
         self._outbox = outbox
@@ -105,6 +109,11 @@ class Log:
     def high(self) -> int:
         """The high watermark H = h + L."""
         return self.low + self._window
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory all of it takes."""
+        return self._bytes + SLOT_WEIGHT * len(self._slots)
 
     def in_window(self, seq: int) -> bool:
         """h < seq <= H: where votes are cast (R1)."""
@@ -137,6 +146,7 @@ class Log:
         """Keep a batch's bodies, durably (R3)."""
         if content.digest not in slot.contents:
             slot.contents[content.digest] = content
+            self._bytes += content.weight
             self._outbox.persist.append(batch_write(slot.seq, content))
 
     def enter_view(self) -> None:
@@ -147,8 +157,10 @@ class Log:
     def discard(self, low: int, keep_above: int) -> None:
         """Raise the low watermark; drop the slots at or below `keep_above` (R21)."""
         self.low = max(self.low, low)
+        self.floor = max(self.floor, keep_above)
         for seq in sorted(seq for seq in self._slots if seq <= keep_above):
             slot = self._slots.pop(seq)
+            self._bytes -= sum(content.weight for content in slot.contents.values())
             self._outbox.persist.append(slot_delete(seq))
             self._outbox.persist.extend(
                 batch_delete(seq, digest)
@@ -161,6 +173,7 @@ class Log:
         for seq, record in sorted(restored.slots.items()):
             slot = self.slot(seq)
             slot.contents.update((c.digest, c) for c in restored.batches.get(seq, ()))
+            self._bytes += sum(content.weight for content in slot.contents.values())
             slot.proof, slot.certificate = record.proof, record.certificate
             _restore_votes(slot, record, view if active else -1)
 

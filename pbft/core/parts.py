@@ -147,15 +147,21 @@ class Parts:
             return False
         return self.queue.executed >= max(self.gate.highest_commit, self.views.max_seq)
 
+    @property
+    def _known(self) -> int:
+        """Up to where this replica has the state, or a target of it, and all batches after that."""
+        target = self.transfer.target
+        return self.queue.held_after(target.seq) if target else self.queue.executed
+
     def _catch_up(self) -> None:
+        known = self._known
         ahead = [
             (peer, status.last_executed)
             for peer in self._context.peers
-            if (status := self.retransmission.status_of(peer))
-            and status.last_executed > self.queue.executed
+            if (status := self.retransmission.status_of(peer)) and status.last_executed > known
         ]
         if ahead:
-            self.fetching.catch_up(self.queue.executed, ahead)
+            self.fetching.catch_up(known, ahead)
 
     def _relay(self) -> None:
         """Tell the primary of what still waits: it may be new, or had no room before (R14, R19)."""

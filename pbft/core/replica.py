@@ -64,6 +64,8 @@ class Replica(Inbox):
             case retransmission.HEARTBEAT:
                 self._beat(now)
                 self._look_behind(now)
+            case suspicion.REQUEST if self._behind:
+                self.suspicion.request_waits(now)  # it may have been executed long ago
             case suspicion.REQUEST | suspicion.SILENCE:
                 self._facts(self.suspicion.on_timer(name, now), now)
             case view_change.NEW_VIEW | view_change.RESEND:
@@ -154,6 +156,8 @@ class Replica(Inbox):
             slot.certificate = proof
             self.log.save(slot)
         self._facts([ordering.BatchCommitted(commit.seq)], now)
+        if self.transfer.target and self.fetching.asked_up_to(self._known):
+            self._catch_up()
 
     @property
     def _reach(self) -> int:
@@ -167,6 +171,7 @@ class Replica(Inbox):
 
     def _executed(self, event: events.Executed, now: Instant) -> None:
         self.queue.executed = event.seq
+        self.queue.hand_out(self.views.view)
         self._next_deadline = event.next_deadline
         self.pool.sessions.update(event.sessions)
         slot = self.log.get(event.seq)
@@ -187,7 +192,9 @@ class Replica(Inbox):
             self._catch_up()
 
     def _nodes_installed(self, event: events.NodesInstalled, now: Instant) -> None:
-        self.transfer.on_installed(event.peer, event.installed, event.wanted, now)
+        self.transfer.on_installed(
+            event.peer, event.installed, event.wanted, now, buckets=event.buckets, size=event.size
+        )
 
     def _nodes_refused(self, event: events.NodesRefused, now: Instant) -> None:
         self.transfer.on_refused(event.peer, event.reason, now)
@@ -197,7 +204,10 @@ class Replica(Inbox):
 
     def _state_installed(self, event: events.StateInstalled, now: Instant) -> None:
         seq = event.summary.seq
-        self._outbox.note("state-transfer-finished", seq=seq, nodes=self.transfer.installed)
+        came = self.transfer.progress
+        self._outbox.note(
+            "state-transfer-finished", seq=seq, nodes=came.nodes, bytes=came.size, moves=came.moves
+        )
         self.transfer.finished()
         self.queue.jump(seq)
         self._next_deadline = event.next_deadline
@@ -230,12 +240,27 @@ class Replica(Inbox):
         if self._stuck == 0:
             return
         certified = self.checkpoints.best_certified()
-        behind = certified is not None and certified.seq > self.queue.executed
-        if certified and behind and self._stuck >= STUCK_HEARTBEATS:
-            if self.transfer.target is None or self.transfer.exhausted:
-                self.transfer.start(certified, now)
-        elif not self.queue.paused:
+        if (
+            certified is not None
+            and certified.seq > self.queue.executed
+            and self._stuck >= STUCK_HEARTBEATS
+            and (self.transfer.target is None or self.transfer.exhausted or self._overtaken)
+        ):
+            self.transfer.start(certified, now)
+        if self.transfer.target or not self.queue.paused:
             self._catch_up()
+
+    @property
+    def _behind(self) -> bool:
+        """Whether a quorum has gone further than this replica, which cannot judge the primary."""
+        return self.queue.paused or self.queue.executed < self.checkpoints.stable_seq
+
+    @property
+    def _overtaken(self) -> bool:
+        """Whether the batches after the state that is being fetched are gone, here or elsewhere."""
+        target = self.transfer.target
+        oldest = self.checkpoints.stable_seq - 2 * self._reach
+        return target is not None and (target.seq < self.log.floor or self._known < oldest)
 
     _handlers: ClassVar[dict[type, Callable[..., None]]] = {
         events.Started: _started,

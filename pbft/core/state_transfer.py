@@ -2,7 +2,8 @@
 
 Which nodes are wanted comes from comparing trees, which the shell does; here is decided what to
 fetch from whom, and when to try somebody else. Every answer is checked by the shell against the
-target's digest before anything of it is kept.
+target's digest before anything of it is kept. The target may move forward on the way: what is
+installed stays, and only what differs from the new one is fetched.
 """
 
 from msgspec import Struct
@@ -12,19 +13,32 @@ from pbft.core.certificates import Certified
 from pbft.core.context import Context, Instant
 from pbft.core.output import BeginTransfer, FinishTransfer, InstallNodes, Outbox
 from pbft.core.timers import Timers
-from pbft.messages import FetchState, StateNodes, StateSummary, Verified
+from pbft.messages import MAX_TREE_PATHS, FetchState, StateNodes, StateSummary, Verified
 
 TRANSFER = "state-transfer"
 ROOTS = (b"\x00", b"\x01")
-PATHS_PER_FETCH = 16
-ANSWER_TIMEOUT_US, MAX_ANSWER_TIMEOUT_US = 500_000, 4_000_000
+PATHS_PER_FETCH = MAX_TREE_PATHS
+ANSWER_TIMEOUT_US, MAX_ANSWER_TIMEOUT_US = 2_000_000, 8_000_000
+SLOW_US = 500_000  # after which what one source was asked for is asked of an idle one as well
+MAX_LATE = 4  # answers to earlier questions that one source may still owe
 
 
-class InFlight(Struct, frozen=True):
-    """What one source was asked for, and until when it may take."""
+class InFlight(Struct):
+    """What one source was asked for and has not sent yet, and until when it may take."""
 
-    paths: tuple[bytes, ...]
+    paths: dict[bytes, None]
+    since: int
     deadline: int
+    doubled: bool = False
+
+
+class Progress(Struct):
+    """What a transfer has brought so far, all its targets together."""
+
+    nodes: int = 0
+    buckets: int = 0
+    size: int = 0  # bytes of keys and values
+    moves: int = 0  # how often the target has moved forward
 
 
 class StateTransfer:
@@ -39,7 +53,8 @@ class StateTransfer:
         self._wanted: dict[bytes, None] = {}
         self._asked: dict[int, InFlight] = {}
         self._excluded: dict[int, None] = {}
-        self.installed = 0  # nodes of this transfer so far
+        self._late: dict[int, int] = {}  # answers that each source may still owe
+        self.progress = Progress()
         self._patience = ANSWER_TIMEOUT_US  # doubles when nobody has answered in time
 
     @property
@@ -47,16 +62,39 @@ class StateTransfer:
         """Whether the local state has been given up for the target."""
         return self._summary is not None
 
+    @property
+    def wanted(self) -> int:
+        """How many nodes are known to be missing."""
+        return len(self._wanted) + sum(len(asked.paths) for asked in self._asked.values())
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """Who has been asked and has not answered yet."""
+        return tuple(sorted(self._asked))
+
     def start(self, target: Certified, now: Instant) -> None:
         """Fetch `target`, or move on to it from an older one."""
-        if self.target is not None and self.target.seq >= target.seq:
+        before = self.target
+        if before is not None and before.seq >= target.seq:
             return
+        if before is None:
+            self.progress = Progress()
+            self._outbox.note("state-transfer-started", target=target.seq)
+        else:
+            self.progress.moves += 1
+            self._outbox.note("state-transfer-moved", target=target.seq, **self._so_far())
         self.target, self._summary = target, None
         self._wanted = dict.fromkeys(ROOTS)
-        self._asked, self._excluded, self.installed = {}, {}, 0
+        for peer in list(self._asked):
+            self._withdraw(peer)
+        self._excluded = {}
         self._patience = ANSWER_TIMEOUT_US
-        self._outbox.note("state-transfer-started", target=target.seq)
         self._fetch(now)
+
+    def _so_far(self) -> dict[str, int]:
+        return {"buckets": self.progress.buckets, "bytes": self.progress.size}
+
+    # -- whom to ask for what
 
     def _sources(self) -> list[int]:
         assert self.target is not None
@@ -67,17 +105,37 @@ class StateTransfer:
         """Give every idle source something to do (the first answer must bring the summary)."""
         target = self.target
         assert target is not None
-        for source in self._sources():
-            paths = tuple(self._wanted)[:PATHS_PER_FETCH]
-            if not paths or (self._asked and self._summary is None):
+        idle = self._sources()
+        while idle and not (self._asked and self._summary is None):
+            paths = self._take(len(idle) if self._summary else 1) or self._take_over(now)
+            if not paths:
                 break
-            for path in paths:
-                del self._wanted[path]
-            self._asked[source] = InFlight(paths, now.mono + self._patience)
-            body = FetchState(self._context.id, target.seq, paths)
+            source = idle.pop(0)
+            self._asked[source] = InFlight(paths, now.mono, now.mono + self._patience)
+            body = FetchState(self._context.id, target.seq, tuple(paths))
             self._outbox.send(source, self._context.sign(body).envelope)
-        deadlines = (asked.deadline for asked in self._asked.values())
+        self._set_timer(bool(idle), now)
+
+    def _take(self, idle: int) -> dict[bytes, None]:
+        """A fair share of what nobody was asked for yet; deep before wide, which keeps it short."""
+        share = min(PATHS_PER_FETCH, -(-len(self._wanted) // idle))
+        return dict(reversed([self._wanted.popitem() for _ in range(share)]))
+
+    def _take_over(self, now: Instant) -> dict[bytes, None]:
+        """What another source is slow with, so that the slowest does not set the pace."""
+        for asked in self._asked.values():
+            if not asked.doubled and asked.since + SLOW_US <= now.mono:
+                asked.doubled = True
+                return dict(asked.paths)
+        return {}
+
+    def _set_timer(self, idle: bool, now: Instant) -> None:
+        deadlines = [asked.deadline for asked in self._asked.values()]
+        if idle and self._summary is not None:
+            deadlines += [a.since + SLOW_US for a in self._asked.values() if not a.doubled]
         self._timers.set(TRANSFER, min(deadlines, default=now.mono + self._patience))
+
+    # -- answers
 
     def expects(self, message: StateNodes) -> bool:
         """Whether this answer was asked for: others are not even verified."""
@@ -85,13 +143,14 @@ class StateTransfer:
 
     def on_nodes(self, message: Verified[StateNodes], now: Instant) -> None:
         """Pass an answer on to be checked and installed."""
-        nodes = message.body
-        if not self.expects(nodes):
+        nodes, target = message.body, self.target
+        if target is None or not self.expects(nodes):
             return
-        assert self.target is not None
-        if nodes.summary.seq != self.target.seq or not nodes.nodes:
+        if not nodes.nodes:
             self._give_up(nodes.replica, "has no such checkpoint any more", now)
-        elif checkpoint_digest(nodes.summary) != self.target.digest:
+        elif nodes.summary.seq != target.seq:
+            self._stray(nodes.replica, now)
+        elif checkpoint_digest(nodes.summary) != target.digest:
             self._give_up(nodes.replica, "a summary that is not the certified one", now)
         else:
             if self._summary is None:
@@ -99,27 +158,57 @@ class StateTransfer:
                 self._outbox.transfer.append(BeginTransfer(nodes.summary))
             self._outbox.transfer.append(InstallNodes(nodes, nodes.replica))
 
+    def _stray(self, peer: int, now: Instant) -> None:
+        """Not what was asked for last: the answer to an earlier question, or a waste of time."""
+        if self._late.get(peer, 0) > 0:
+            self._late[peer] -= 1
+        else:
+            self._give_up(peer, "nothing that was asked for", now)
+
+    def _withdraw(self, peer: int) -> None:
+        """Wait for this source's answer no longer; it may still come."""
+        del self._asked[peer]
+        self._late[peer] = min(MAX_LATE, self._late.get(peer, 0) + 1)
+
     def on_installed(
-        self, peer: int, installed: tuple[bytes, ...], wanted: tuple[bytes, ...], now: Instant
+        self,
+        peer: int,
+        installed: tuple[bytes, ...],
+        wanted: tuple[bytes, ...],
+        now: Instant,
+        *,
+        buckets: int = 0,
+        size: int = 0,
     ) -> None:
         """Nodes matched: go on with what they showed to be missing."""
-        asked = self._asked.pop(peer, None)
+        asked = self._asked.get(peer)
         if self.target is None or asked is None:
             return  # a copy of an answer that was dealt with
-        for path in asked.paths:
-            if path not in installed:
-                self._wanted[path] = None
         if not set(asked.paths) & set(installed):
-            self._excluded[peer] = None  # true nodes, but none that it was asked for
-            self._outbox.reject("state-transfer: nothing that was asked for", peer)
-        else:
-            self._patience = ANSWER_TIMEOUT_US  # somebody answers: the network is not the trouble
+            self._stray(peer, now)
+            return
+        del self._asked[peer]
+        self._patience = ANSWER_TIMEOUT_US  # somebody answers: the network is not the trouble
+        self._wanted.update(asked.paths)
+        self._settle(installed)
         self._wanted.update(dict.fromkeys(wanted))
-        self.installed += len(installed)
+        self.progress.nodes += len(installed)
+        self.progress.buckets += buckets
+        self.progress.size += size
         if self._wanted or self._asked:
             self._fetch(now)
         else:
             self._outbox.transfer.append(FinishTransfer())
+
+    def _settle(self, installed: tuple[bytes, ...]) -> None:
+        """Nobody has to send these any more."""
+        for path in installed:
+            self._wanted.pop(path, None)
+        for peer, asked in list(self._asked.items()):
+            for path in installed:
+                asked.paths.pop(path, None)
+            if not asked.paths:
+                self._withdraw(peer)
 
     def on_failed(self, now: Instant) -> None:
         """The roots differ although nothing was left to fetch: begin again from them."""
@@ -135,18 +224,19 @@ class StateTransfer:
         """Ask others for what was not answered in time."""
         for peer, asked in list(self._asked.items()):
             if asked.deadline <= now.mono:
+                self._wanted.update(asked.paths)
+                self._withdraw(peer)
                 self._give_up(peer, "no answer in time", now)
         if not self._asked:
             self._excluded.clear()
             self._patience = min(2 * self._patience, MAX_ANSWER_TIMEOUT_US)
-            self._fetch(now)
+        self._fetch(now)
 
     def _give_up(self, peer: int, reason: str, now: Instant) -> None:
         self._outbox.reject(f"state-transfer: {reason}", peer)
         self._excluded[peer] = None
-        asked = self._asked.pop(peer, None)
-        if asked:
-            self._wanted.update(dict.fromkeys(asked.paths))
+        if asked := self._asked.pop(peer, None):
+            self._wanted.update(asked.paths)
         self._fetch(now)
 
     @property
@@ -157,6 +247,6 @@ class StateTransfer:
     def finished(self) -> None:
         """The target's state is in place."""
         self.target = self._summary = None
-        self._wanted, self._asked, self._excluded = {}, {}, {}
+        self._wanted, self._asked, self._excluded, self._late = {}, {}, {}, {}
         self._patience = ANSWER_TIMEOUT_US
         self._timers.stop(TRANSFER)

@@ -41,7 +41,15 @@ def _goal(goal: AmnesiaRecord | None) -> dict[str, int] | None:
     return None if goal is None else {"seq": goal.above_seq, "view": goal.above_view}
 
 
-def _transfer(transfer: StateTransfer) -> dict[str, int] | None:
+def _transfer(transfer: StateTransfer) -> dict[str, int | tuple[int, ...]] | None:
     if transfer.target is None:
         return None
-    return {"target": transfer.target.seq, "nodes_installed": transfer.installed}
+    progress = transfer.progress
+    return {
+        "target": transfer.target.seq,
+        "moves": progress.moves,
+        "bytes": progress.size,
+        "buckets": progress.buckets,
+        "nodes_wanted": transfer.wanted,
+        "sources": transfer.sources,
+    }

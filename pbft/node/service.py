@@ -94,6 +94,7 @@ async def serve(
         Ed25519Verifier(),
         lambda note: _log_note(replica, note),
         counters,
+        data.path,
     )
     with contextlib.ExitStack() as stack:
         if metrics is not None:

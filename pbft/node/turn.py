@@ -7,6 +7,7 @@ the simulator runs this file as it ships.
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -30,12 +31,13 @@ from pbft.core.output import (
 from pbft.core.replica import Foundation, Replica
 from pbft.messages import StateSummary
 from pbft.node.authentication import Authenticator, Peer, Rejected
+from pbft.node.divergence import show
 from pbft.node.executor import Executor
 from pbft.node.log_store import LogStore
 from pbft.node.ports import Clock, Transport, Verifier
 from pbft.node.replying import Replying
 from pbft.node.report import report
-from pbft.node.state_sync import Installer, PinnedCheckpoints
+from pbft.node.state_sync import Installer, PinnedCheckpoints, StateServer
 from pbft.storage.state_store import StateStore
 
 READS_PER_SECOND, READS_BURST = 200_000, 100_000
@@ -71,7 +73,9 @@ class Node:
         verifier: Verifier,
         observer: Observer,
         counters: Counter[str],
+        folder: Path | None = None,
     ) -> None:
+        """`folder` is where a replica that halts leaves what its operator must see."""
         parameters = context.parameters
         self._context = context
         self._log = log
@@ -79,8 +83,10 @@ class Node:
         self._clock = clock
         self._transport = transport
         self._observer = observer
+        self._folder = folder
         self.executor = Executor(store, machine, parameters, context.clients)
-        self._pins = PinnedCheckpoints(context, transport)
+        self._pins = PinnedCheckpoints()
+        self._server = StateServer(context, self._pins, transport, clock)
         self._installer = Installer(store)
         self._replies = Replying(context, transport)
         self._reading = Budgets[bytes](READS_PER_SECOND, READS_BURST)
@@ -88,9 +94,10 @@ class Node:
         self.authenticator = Authenticator(context.config, verifier, self.core)
         self.counters = counters
         self._queue: deque[events.Event | Frame] = deque()
+        self._core_wakes: int | None = None
         self.wake_at: int | None = None
         if store.transfer_target is None and store.seq:
-            self._pins.pin(store.pin())
+            self._pins.pin(store.pin(), clock.now().mono)
 
     def _foundation(self) -> Foundation:
         if self.store.transfer_target is not None:
@@ -145,13 +152,15 @@ class Node:
         if self.wake_at is not None and self.wake_at <= now.mono:
             self._queue.append(events.Tick())
         outputs = [self._step(event, now) for event in self._drain()]
-        if not outputs:
-            return  # nothing but frames of no use
-        outputs.append(self._step(events.TurnEnded(), now))
-        self._persist(outputs)
-        for output in outputs:
-            self._carry_out(output)
-        self.wake_at = outputs[-1].wake_at
+        if outputs:
+            outputs.append(self._step(events.TurnEnded(), now))
+            self._persist(outputs)
+            for output in outputs:
+                self._carry_out(output)
+            self._core_wakes = outputs[-1].wake_at
+        self._server.work(self.counters)
+        wishes = (self._core_wakes, self._server.wake_at)
+        self.wake_at = min((wish for wish in wishes if wish is not None), default=None)
 
     def _drain(self) -> Iterator[events.Event]:
         """What waits, each frame opened only after all before it were stepped."""
@@ -198,7 +207,8 @@ class Node:
             self._observer(note)
         self.counters["evidence"] += len(output.evidence)
         if output.show_state is not None:
-            for note in self._pins.describe(output.show_state):
+            pinned = self._pins.use(output.show_state, self._clock.now().mono)
+            for note in show(pinned, output.show_state, self._folder):
                 self._observer(note)
         if output.halt:
             raise Halted(output.halt)
@@ -219,11 +229,12 @@ class Node:
             events.Executed(command.seq, summary, execution.sessions, self.executor.next_deadline())
         )
         self._replies.batch(command.view, command.seq, execution.leaves)
+        self._server.executed()
 
     def _checkpoint(self) -> StateSummary:
         """Flush the state here, and nowhere else: a restarted replica has a checkpoint to serve."""
         summary = self.store.flush()
-        self._pins.pin(self.store.pin())
+        self._pins.pin(self.store.pin(), self._clock.now().mono)
         return summary
 
     def _transfer(self, command: BeginTransfer | InstallNodes | FinishTransfer) -> None:
@@ -237,7 +248,7 @@ class Node:
     def _finish_transfer(self) -> events.Event:
         if not self.store.finish_transfer():
             return events.TransferFailed()
-        self._pins.pin(self.store.pin())
+        self._pins.pin(self.store.pin(), self._clock.now().mono)
         self.executor.reload()
         return events.StateInstalled(
             self.store.summary(), self.executor.session_facts(), self.executor.next_deadline()
@@ -253,8 +264,7 @@ class Node:
         elif isinstance(answer, AnswerStatus):
             self._replies.status(answer.query, self.report())
         else:
-            if not self._pins.serve(answer.fetch, self._clock.now().mono):
-                self.counters["state-serving-budget"] += 1
+            self._server.ask(answer.fetch)
 
     def _read(self, answer: AnswerRead) -> None:
         """Answer a fast read, unless its client has read too much lately (R43)."""

@@ -31,11 +31,12 @@ class MissingData(UnusableDirectory):
 
 
 class DataDirectory:
-    """Both environments of one replica; `created` says that this is their first start."""
+    """Both environments of one replica in `path`; `created`: this is their first start."""
 
     def __init__(
-        self, log: LmdbDatabase, state: LmdbDatabase, created: bool, opened: ExitStack
+        self, path: Path, log: LmdbDatabase, state: LmdbDatabase, created: bool, opened: ExitStack
     ) -> None:
+        self.path = path
         self.log = log
         self.state = state
         self.created = created
@@ -70,7 +71,7 @@ def open_data_directory(
         for database, name in ((log, _LOG), (state, _STATE)):
             _identify(database, path / name, cluster_id, replica, created)
         _unmark(path)
-        return DataDirectory(log, state, created, opened.pop_all())
+        return DataDirectory(path, log, state, created, opened.pop_all())
 
 
 def _enter(path: Path, fresh_ok: bool, opened: ExitStack) -> bool:

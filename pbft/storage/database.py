@@ -43,6 +43,11 @@ class Reader(Protocol):
 class Snapshot(Reader, Protocol):
     """A view that stays as it was while the database moves on."""
 
+    @property
+    def growth(self) -> int:
+        """By how many bytes the database's file has grown since this was opened."""
+        ...
+
     def close(self) -> None:
         """Let go of the pages that it holds. Idempotent."""
         ...

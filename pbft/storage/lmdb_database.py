@@ -86,6 +86,7 @@ class LmdbDatabase:
             metasync=durable,
             mode=0o600,
         )
+        self._page_bytes = self._environment.stat()["psize"]
         self._pad()
         with self._environment.begin(write=True) as transaction:
             self._tables = {
@@ -129,6 +130,11 @@ class LmdbDatabase:
         self._dead = self._dead or "it is closed"
         self._environment.close()
         self._lock.release()
+
+    @property
+    def size(self) -> int:
+        """The bytes of the file that are, or were, in use."""
+        return (self._environment.info()["last_pgno"] + 1) * self._page_bytes
 
     def _check_alive(self) -> None:
         if self._dead is not None:
@@ -199,6 +205,20 @@ class LmdbReader:
 
 class LmdbSnapshot(LmdbReader):
     """A read transaction: it keeps the pages that it sees from being used again."""
+
+    def __init__(
+        self,
+        database: LmdbDatabase,
+        transaction: "lmdb.Transaction[bytes]",
+        tables: dict[str, Table],
+    ) -> None:
+        super().__init__(database, transaction, tables)
+        self._size = database.size
+
+    @property
+    def growth(self) -> int:
+        """By how many bytes the file has grown since this was opened."""
+        return self._database.size - self._size
 
     def close(self) -> None:
         """Let go of them. Idempotent."""

@@ -118,6 +118,11 @@ class MemorySnapshot(MemoryReader):
         """Whether this view reads `table` itself and not a copy."""
         return self._tables is not None and self._tables[name] is table
 
+    @property
+    def growth(self) -> int:
+        """There is no file."""
+        return 0
+
     def close(self) -> None:
         """Let go of it. Idempotent."""
         self.end()

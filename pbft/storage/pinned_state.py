@@ -20,6 +20,11 @@ class PinnedState:
         """About how many bytes `node(path)` has, without loading it. Raises ValueError."""
         return tree_at(path).size_at(self._snapshot, path)
 
+    @property
+    def growth(self) -> int:
+        """By how many bytes the file has grown since; what this state keeps is a part of that."""
+        return self._snapshot.growth
+
     def close(self) -> None:
         """Let go of it. Idempotent."""
         self._snapshot.close()

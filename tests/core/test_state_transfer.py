@@ -6,6 +6,7 @@ from cores import SMALL, Cores, reasons, sent, summary_of
 
 from pbft.codec import checkpoint_digest
 from pbft.core import events
+from pbft.core.execution import AHEAD
 from pbft.core.output import (
     BeginTransfer,
     FinishTransfer,
@@ -13,8 +14,17 @@ from pbft.core.output import (
     Output,
     Rejection,
 )
-from pbft.core.state_transfer import ANSWER_TIMEOUT_US, PATHS_PER_FETCH, ROOTS
-from pbft.messages import Checkpoint, FetchState, StateNodes, StateSummary, TreeNode
+from pbft.core.state_transfer import ANSWER_TIMEOUT_US, PATHS_PER_FETCH, ROOTS, SLOW_US
+from pbft.messages import (
+    Checkpoint,
+    FetchBatches,
+    FetchState,
+    StateNodes,
+    StateSummary,
+    Status,
+    Suspect,
+    TreeNode,
+)
 
 LATE = 3
 K = SMALL.checkpoint_interval
@@ -186,8 +196,8 @@ def test_what_differs_is_fetched_from_all_sources_at_once(cores: Cores) -> None:
         bytes([0, 1, nibble]) for nibble in range(16)
     )
     questions = asked(installed(cores, 0, ROOTS, wanted))
-    assert [to for to, _ in questions] == [0, 1]
-    assert [len(body.paths) for _, body in questions] == [PATHS_PER_FETCH] * 2
+    assert [to for to, _ in questions] == [0, 1, 2]
+    assert [len(body.paths) for _, body in questions] == [11, 11, 10]
     assert {path for _, body in questions for path in body.paths} == set(wanted)
 
 
@@ -204,8 +214,12 @@ def test_the_state_is_taken_up_when_nothing_is_left_to_fetch(cores: Cores) -> No
     output = installed(cores, 0, ROOTS)
     assert output.transfer == (FinishTransfer(),)
     failed = cores.step(LATE, events.TransferFailed())
-    assert [set(body.paths) for _, body in asked(failed)] == [set(ROOTS)], "all over again"
-    assert installed(cores, 0, ROOTS).transfer == (FinishTransfer(),)
+    again = asked(failed)
+    assert {path for _, body in again for path in body.paths} == set(ROOTS), "all over again"
+    for source, body in again:
+        assert source is not None
+        output = installed(cores, source, body.paths)
+    assert output.transfer == (FinishTransfer(),)
     done = cores.step(LATE, events.StateInstalled(summary_of(2 * K), (), None))
     assert cores.cores[LATE].queue.executed == 2 * K
     assert not asked(done)
@@ -242,18 +256,124 @@ def test_without_a_newer_target_the_sources_are_asked_again_after_a_while(cores:
 
 @pytest.mark.rule("R23")
 def test_a_stalling_source_is_given_up_in_time_although_others_answer(cores: Cores) -> None:
-    begun(cores)
+    begun(cores, voters=(0, 1))
     wanted = tuple(bytes([0, n // 16, n % 16]) for n in range(2 * PATHS_PER_FETCH))
     questions = asked(installed(cores, 0, ROOTS, wanted))
     stalled = questions[1][1].paths
-    for _ in range(4):  # the other goes on answering, and is asked for more each time
-        cores.pass_time(TIMEOUT_MS // 5)
+    for number in range(5):  # the other goes on answering, and is asked for more each time
         question = next(body for to, body in questions if to == 0)
-        more = tuple(bytes([1, cores.now.mono % 16, n]) for n in range(PATHS_PER_FETCH))
+        more = tuple(bytes([1, number, n // 16, n % 16]) for n in range(PATHS_PER_FETCH))
+        cores.pass_time(TIMEOUT_MS // 5)
         questions = asked(installed(cores, 0, question.paths, more))
-    output = cores.tick(LATE, TIMEOUT_MS // 5)
+    output = cores.tick(LATE, 0)
     assert output.rejections == (Rejection("state-transfer: no answer in time", 1),)
-    assert [(to, body.paths) for to, body in asked(output)] == [(2, stalled)]
+    assert not asked(output), "the other one is busy"
+    questions = asked(installed(cores, 0, more))
+    assert questions == [(0, FetchState(LATE, 2 * K, stalled))]
+
+
+@pytest.mark.rule("R23")
+def test_what_one_source_is_slow_with_is_asked_of_an_idle_one_too(cores: Cores) -> None:
+    begun(cores, voters=(0, 1))
+    wanted = tuple(bytes([0, nibble]) for nibble in range(2))
+    (_, quick), (_, slow) = asked(installed(cores, 0, ROOTS, wanted))
+    assert not asked(installed(cores, 0, quick.paths))
+    assert not asked(cores.tick(LATE, SLOW_US // 1000 - 1))
+    assert asked(cores.tick(LATE, 1)) == [(0, FetchState(LATE, 2 * K, slow.paths))]
+    assert installed(cores, 0, slow.paths).transfer == (FinishTransfer(),), "the slow one is idle"
+
+
+@pytest.mark.rule("R23")
+def test_an_answer_to_an_earlier_question_is_held_against_nobody(cores: Cores) -> None:
+    begun(cores, voters=(0, 1))
+    cores.tick(LATE, TIMEOUT_MS)  # 0 is late, and 1 is asked
+    output = installed(cores, 1, ROOTS, (b"\x00\x01", b"\x00\x02"))
+    assert [to for to, _ in asked(output)] == [1]
+    cores.tick(LATE, TIMEOUT_MS)  # so is 1; both are asked again
+    late = installed(cores, 1, (b"\x00\x09",))
+    assert not late.rejections
+    assert not asked(late)
+    twice = installed(cores, 1, (b"\x00\x09",))
+    assert reasons(twice) == ["state-transfer: nothing that was asked for"]
+
+
+@pytest.mark.rule("R23")
+def test_the_target_moves_forward_when_the_batches_after_it_are_gone(cores: Cores) -> None:
+    """Nobody has them any more: finishing it would be for nothing. What is installed stays."""
+    begun(cores)
+    installed(cores, 0, ROOTS, (b"\x00\x01",))
+    cores.step(LATE, events.NodesInstalled(0, (b"\x00\x01",), (b"\x00\x02",), 1, 100))
+    certify(cores, 4 * K)
+    assert not asked(cores.tick(LATE, SMALL.heartbeat_interval_ms))
+    certify(cores, 6 * K)
+    output = cores.tick(LATE, SMALL.heartbeat_interval_ms)
+    assert (0, FetchState(LATE, 6 * K, ROOTS)) in asked(output)
+    [note] = [note for note in output.notes if note.event == "state-transfer-moved"]
+    assert dict(note.fields) == {"target": 6 * K, "buckets": 1, "bytes": 100}
+
+
+@pytest.mark.rule("R23")
+def test_the_batches_after_the_target_are_fetched_and_kept_until_it_is_there(cores: Cores) -> None:
+    """However long it takes: otherwise a replica under load would never catch up."""
+    begun(cores)
+    installed(cores, 0, ROOTS, (b"\x00\x01",))
+    cores.receive(LATE, Status(0, 0, True, 2 * K + 3, 2 * K, ()))
+    output = cores.tick(LATE, SMALL.heartbeat_interval_ms)
+    assert sent(output, FetchBatches) == [(0, FetchBatches(LATE, 2 * K + 1, 2 * K + 3))]
+    last = 2 * K + 5 * SMALL.window
+    for seq in range(2 * K + 1, last + 1):
+        assert not commit(cores, seq).execute
+        if seq % K == 0:
+            certify(cores, seq)
+            cores.tick(LATE, SMALL.heartbeat_interval_ms)
+            target = cores.cores[LATE].transfer.target
+            assert target is not None
+            assert target.seq == 2 * K, "it stays"
+    output = cores.step(LATE, events.StateInstalled(summary_of(2 * K), (), None))
+    executed = 0
+    while output.execute:
+        assert len(output.execute) <= AHEAD, "a few at a time, so that messages are heard"
+        for execute in output.execute:
+            output = cores.step(LATE, events.Executed(execute.seq, None, (), None))
+            executed = execute.seq
+    assert executed == last
+
+
+@pytest.mark.rule("R25")
+def test_batches_that_a_replica_keeps_for_later_are_bounded(
+    cores: Cores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pbft.core.consequences.MAX_KEPT_BYTES", 50_000)
+    begun(cores)
+    installed(cores, 0, ROOTS, (b"\x00\x01",))
+    moved = []
+    for seq in range(2 * K + 1, 40 * K + 1):
+        commit(cores, seq)
+        if seq % K == 0:
+            certify(cores, seq)
+            output = cores.tick(LATE, SMALL.heartbeat_interval_ms)
+            moved += [body.seq for _, body in asked(output)]
+        assert len(cores.cores[LATE].log.above(0)) < 10 * SMALL.window
+    assert moved, "the target moves instead"
+
+
+@pytest.mark.rule("R26")
+def test_a_replica_that_fetches_a_state_does_not_blame_the_primary_for_what_it_cannot_see(
+    cores: Cores,
+) -> None:
+    begun(cores)
+    installed(cores, 0, ROOTS, (b"\x00\x01",))
+    cores.step(LATE, events.Received(cores.request(bundle=1), 1))
+    voices = []
+    for _ in range(30):
+        cores.receive(LATE, Status(0, 0, True, 9, 0, ()))
+        voices += sent(cores.tick(LATE, SMALL.heartbeat_interval_ms), Suspect)
+    assert not voices
+    cores.step(LATE, events.StateInstalled(summary_of(2 * K), (), None))
+    for _ in range(30):
+        cores.receive(LATE, Status(0, 0, True, 9, 0, ()))
+        voices += sent(cores.tick(LATE, SMALL.heartbeat_interval_ms), Suspect)
+    assert voices
 
 
 @pytest.mark.rule("R23")

@@ -1,0 +1,232 @@
+"""State transfer under full write load: how long it takes, and what it costs the others.
+
+A replica is killed, the state is filled behind its back, clients go on writing, and the replica is
+started again. Printed: throughput and the serving replicas' processor time before, during and after
+the transfer, all in one run.
+"""
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import click
+import machine
+import msgspec
+import uvloop
+from msgspec import Struct
+from run import REPLICAS, Cluster, running_cluster
+
+from client.client import Client
+from client.errors import ClientError
+from client.kv import KV
+
+LATE = 3
+FILLERS, FILL_IN_FLIGHT = 8, 16
+LOADERS = 8
+KEYS = 20_000  # that the load writes to
+PAUSE_S = 0.05
+SHOWN = ("state-transfer", "view-change-started replica=0", "view-entered replica=0", "stopped")
+LIMIT_S = 100.0  # of one wait
+
+
+class Plan(Struct, frozen=True):
+    """What to do: fill with `megabytes` of values of `size` bytes, and load with `in_flight`."""
+
+    megabytes: int
+    size: int
+    in_flight: int
+    load_size: int
+    seconds: float  # of each measurement before and after
+    kill_primary: bool
+    kill_late: int  # times that the fetching replica is killed and started again on the way
+
+
+class Phase(Struct, frozen=True):
+    """What was measured in one stretch of time."""
+
+    name: str
+    seconds: float
+    operations_per_second: float
+    serving_cpu: float  # cores, per serving replica
+    serving_cpu_us_per_operation: float  # of one serving replica
+
+
+class Meter:
+    """Counts operations, and reads processor times."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.done = 0
+        self._serving = [r for r in range(REPLICAS) if r != LATE]
+
+    def _now(self) -> tuple[float, int, float]:
+        return time.perf_counter(), self.done, self._cluster.processor_time(self._serving)
+
+    @contextlib.asynccontextmanager
+    async def phase(self, name: str, phases: list[Phase]) -> Any:
+        """Measure the block."""
+        began, done, spent = self._now()
+        yield
+        ended, done_now, spent_now = self._now()
+        seconds, operations = ended - began, done_now - done
+        cpu = (spent_now - spent) / len(self._serving)
+        phases.append(
+            Phase(
+                name,
+                round(seconds, 1),
+                round(operations / seconds),
+                round(cpu / seconds, 3),
+                round(1e6 * cpu / max(operations, 1)),
+            )
+        )
+
+
+@click.command()
+@click.option("--megabytes", default=100, show_default=True, help="Of values in the state.")
+@click.option("--size", default=1024, show_default=True, help="Bytes of each of these values.")
+@click.option("--in-flight", default=16, show_default=True, help="Of each of 8 loading clients.")
+@click.option("--load-size", default=100, show_default=True, help="Bytes of the values they put.")
+@click.option("--seconds", default=15.0, show_default=True, help="Before and after.")
+@click.option("--kill-primary", is_flag=True, help="Three seconds after the transfer's start.")
+@click.option("--kill-late", default=0, help="How often the fetching replica is killed meanwhile.")
+def main(**options: Any) -> None:
+    """Run one scenario and print its figures as JSON."""
+    plan = Plan(**options)
+    with (
+        tempfile.TemporaryDirectory(prefix="pbft-transfer-") as folder,
+        running_cluster(Path(folder)) as cluster,
+    ):
+        figures = uvloop.run(_scenario(cluster, plan))
+        figures["state_file_mb"] = _file_sizes(Path(folder))
+        figures["log"] = [
+            line
+            for line in (Path(folder) / "replicas.log").read_text().splitlines()
+            if any(event in line for event in SHOWN)
+        ]
+    result = {"machine": machine.description(), "cores": machine.core_count(), "plan": plan}
+    click.echo(msgspec.json.format(msgspec.json.encode(result | figures)))
+
+
+def _file_sizes(folder: Path) -> dict[str, int]:
+    files = sorted(folder.glob("data/replica-*/*/data.mdb"))
+    return {
+        str(file.parent.relative_to(folder / "data")): file.stat().st_blocks * 512 >> 20
+        for file in files
+    }
+
+
+async def _scenario(cluster: Cluster, plan: Plan) -> dict[str, Any]:
+    cluster.kill(LATE)
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(cluster.client(n)) for n in range(LOADERS)]
+        watcher = await stack.enter_async_context(cluster.client(LOADERS))
+        began = time.perf_counter()
+        await _fill([KV(client) for client in clients], plan)
+        filled = round(time.perf_counter() - began, 1)
+        meter, phases = Meter(cluster), list[Phase]()
+        tasks = [
+            asyncio.create_task(_load(KV(client), plan, meter, Random(f"{n}/{lane}")))
+            for n, client in enumerate(clients)
+            for lane in range(plan.in_flight)
+        ]
+        await asyncio.sleep(2)
+        async with meter.phase("before, three replicas", phases):
+            await asyncio.sleep(plan.seconds)
+        cluster.start(LATE)
+        seen: list[dict[str, Any]] = []
+        began = time.perf_counter()
+        async with meter.phase("during", phases):
+            await _until_back(cluster, watcher, plan, seen, began)
+        took = round(time.perf_counter() - began, 1)
+        async with meter.phase("after, four replicas", phases):
+            await asyncio.sleep(plan.seconds)
+        counters = {n: (await watcher.status(n))["counters"] for n in _alive(cluster)}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return {
+        "filled_in_s": filled,
+        "back_after_s": took,
+        "phases": phases,
+        "progress": seen,
+        "counters": {
+            n: {k: v for k, v in found.items() if "state" in k or "send" in k or "repair" in k}
+            for n, found in counters.items()
+        },
+    }
+
+
+def _alive(cluster: Cluster) -> list[int]:
+    return [replica for replica in range(REPLICAS) if cluster.runs(replica)]
+
+
+async def _fill(stores: list[KV], plan: Plan) -> None:
+    count = plan.megabytes * 1_000_000 // plan.size
+    numbers = iter(range(count))
+    random = Random(0)
+
+    async def lane(store: KV) -> None:
+        for number in numbers:
+            await store.put(b"fill/%08d" % number, random.randbytes(plan.size))
+
+    await asyncio.gather(*(lane(store) for store in stores for _ in range(FILL_IN_FLIGHT)))
+
+
+async def _load(store: KV, plan: Plan, meter: Meter, random: Random) -> None:
+    while True:
+        key = b"load/%06d" % random.randrange(KEYS)
+        try:
+            await store.put(key, random.randbytes(plan.load_size))
+        except ClientError:
+            await asyncio.sleep(PAUSE_S)
+        else:
+            meter.done += 1
+
+
+async def _until_back(
+    cluster: Cluster, watcher: Client, plan: Plan, seen: list[dict[str, Any]], began: float
+) -> None:
+    """Until the late replica has executed what the others had a moment before, and may vote."""
+    kills = [3.0 * (number + 1) for number in range(plan.kill_late)]
+    primary_at = 3.0 if plan.kill_primary else None
+    foremost = 0
+    while (passed := time.perf_counter() - began) < LIMIT_S:
+        if kills and passed > kills[0]:
+            kills.pop(0)
+            cluster.kill(LATE)
+            cluster.start(LATE)
+        if primary_at and passed > primary_at:
+            primary_at = None
+            cluster.kill((await watcher.status((LATE + 1) % REPLICAS))["primary"])
+        late = await _status(watcher, LATE)
+        if late:
+            seen.append(
+                {
+                    "at": round(passed, 1),
+                    "executed": late["last_executed"],
+                    "others": foremost,
+                    "stable": late["stable_checkpoint"],
+                    "transfer": late["transfer"],
+                }
+            )
+            up = not kills and primary_at is None and late["voting"] and late["transfer"] is None
+            if up and 0 < foremost <= late["last_executed"]:
+                return
+        others = [await _status(watcher, r) for r in _alive(cluster) if r != LATE]
+        foremost = max((found["last_executed"] for found in others if found), default=0)
+        await asyncio.sleep(0.2)
+
+
+async def _status(watcher: Client, replica: int) -> dict[str, Any] | None:
+    try:
+        return await watcher.status(replica, deadline=2.0)
+    except ClientError:
+        return None
+
+
+if __name__ == "__main__":
+    main()
