@@ -119,7 +119,7 @@ class Cluster:
         return report.Sample(outcome, spent)
 
     def _processor_time(self) -> float:
-        return sum(map(machine.cpu_seconds, self._processes.pids))
+        return sum(map(machine.cpu_seconds, self._processes.pids.values()))
 
     async def _run(self, row: Row, duration: float) -> Any:
         running = run(row.load(duration), self._config, self._keys, self._names)
