@@ -58,7 +58,13 @@ class Result(Struct):
 )
 @click.option("--minutes", type=click.FloatRange(0, 100_000, min_open=True), help="When it ends.")
 @click.option("--kills", type=click.IntRange(1), help="After how many kills it ends.")
-@click.option("--replicas", default=4, show_default=True, type=click.IntRange(4, MAX_REPLICAS))
+@click.option(
+    "--replicas",
+    default=4,
+    show_default=True,
+    type=click.IntRange(4, MAX_REPLICAS),
+    help="How many replicas there are.",
+)
 @click.option("--wipe", is_flag=True, help="Empty a replica's disk now and then, too.")
 @folder_option("--data", "A new folder for everything; else a temporary one.", required=False)
 @click.option("--report", type=click.Path(dir_okay=False), help="Write all figures there, as JSON.")
@@ -153,7 +159,8 @@ async def _soak(folder: Path, replicas: int, orders: Orders, figures: Figures) -
 
 
 def _tell(console: Console, figures: Figures) -> None:
-    console.print(f"epoch {figures.epochs}: every check holds after {_line(figures)}")
+    text = f"epoch {figures.epochs}: every check holds after {_line(figures)}"
+    console.print(text, soft_wrap=True)
 
 
 def _line(figures: Figures) -> str:

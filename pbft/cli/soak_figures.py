@@ -15,7 +15,7 @@ MIB = 1024 * 1024
 MEMORY_BOUND = 384 * MIB
 DISK_BOUND = 512 * MIB
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-SHORTEST_TREND = 600.0  # seconds; growth per hour means nothing over less
+SHORTEST_TREND = 300.0  # seconds; growth per hour means nothing over less
 
 
 class Gauge:
@@ -42,18 +42,24 @@ class Gauge:
         """An epoch ends."""
         self._ends.append((time.monotonic(), self._now))
 
-    def figures(self) -> dict[str, float | None]:
-        """MiB, and MiB per hour."""
-        first, last = (self._ends[0], self._ends[-1]) if self._ends else ((0.0, 0), (0.0, 0))
-        hours = (last[0] - first[0]) / 3600
-        trend = hours * 3600 >= SHORTEST_TREND
+    def figures(self) -> dict[str, Any]:
+        """MiB at the end of each epoch and at most, and the growth in the second half."""
+        ends = [round(value / MIB, 1) for _, value in self._ends]
         return {
-            "first": round(first[1] / MIB, 1),
-            "last": round(last[1] / MIB, 1),
+            "first": ends[0] if ends else None,
+            "last": ends[-1] if ends else None,
             "max": round(self._most / MIB, 1),
             "bound": self._bound // MIB,
-            "growth_per_hour": round((last[1] - first[1]) / MIB / hours, 1) if trend else None,
+            "growth_per_hour": self._growth(),
+            "ends": ends,
         }
+
+    def _growth(self) -> float | None:
+        """MiB per hour: the first half fills what is kept, and short runs show nothing."""
+        half = self._ends[len(self._ends) // 2 :]
+        if not half or (seconds := half[-1][0] - half[0][0]) < SHORTEST_TREND:
+            return None
+        return round((half[-1][1] - half[0][1]) / MIB / seconds * 3600, 1)
 
 
 class Figures:
@@ -162,9 +168,9 @@ def _distribution(found: dict[str, float]) -> str:
     return ", ".join([*parts, f"{found['count']:.0f} times"])
 
 
-def _bounded(found: dict[str, float | None]) -> str:
+def _bounded(found: dict[str, Any]) -> str:
     trend = found["growth_per_hour"]
-    growth = "" if trend is None else f", {trend:+.1f} MiB per hour"
+    growth = "" if trend is None else f"; {trend:+.1f} MiB per hour in the second half"
     return (
         f"first {found['first']} MiB, last {found['last']} MiB, max {found['max']} MiB "
         f"of {found['bound']} MiB allowed{growth}"
