@@ -154,6 +154,7 @@ async def _soak(folder: Path, replicas: int, orders: Orders, figures: Figures) -
     with laboratory(folder, plan) as lab, console.status("starting") as status:
         async with lab.clients(CLIENTS + 1, DEADLINE) as (watcher, *clients):
             load = Load(clients, orders.seed, figures.done)
+            figures.actions = load.operations
             run = Soak(lab, Watcher(watcher, lab.replicas), load, figures, orders)
             await run.run(lambda: status.update(_line(figures)), lambda: _tell(console, figures))
 

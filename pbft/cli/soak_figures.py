@@ -68,6 +68,7 @@ class Figures:
     def __init__(self) -> None:
         self.began = time.monotonic()
         self.kills: Counter[str] = Counter()
+        self.actions: Counter[str] = Counter()  # operations of epochs that were checked
         self.stops = self.wipes = self.epochs = self.operations = 0
         self.restarts: list[float] = []  # from the start of a process until it listens
         self.votes: list[float] = []  # ... until it is seen to vote
@@ -115,6 +116,7 @@ class Figures:
             "stops": self.stops,
             "wipes": self.wipes,
             "operations": self.operations,
+            "operations_by_kind": dict(self.actions),
             "longest_pause_s": round(self.longest_pause, 2),
             "longest_pause_with_quorum_s": round(self.longest_with_quorum, 2),
             "restart_s": percentiles(self.restarts),
@@ -152,7 +154,7 @@ def _rows(figures: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "stops (SIGSTOP)", str(figures["stops"])
     if figures["wipes"]:
         yield "wiped disks", str(figures["wipes"])
-    yield "operations", f"{figures['operations']} acknowledged in {figures['epochs']} epochs"
+    yield "operations", f"{figures['operations']} acknowledged; epochs checked: {figures['epochs']}"
     yield "longest pause", f"{figures['longest_pause_s']:.2f} s"
     yield "... while a quorum ran", f"{figures['longest_pause_with_quorum_s']:.2f} s"
     yield "restart until it listens", _distribution(figures["restart_s"])

@@ -14,16 +14,22 @@ from pbft.cli.soak_checks import CheckFailed, check_history, check_ledger, last_
 from pbft.simulation.history import Operation
 
 LEDGER = b"ledger/"
+LEDGER_PUT = "ledger put"
 KEPT_EPOCHS = 4  # for so long a write of the ledger must stay there
-COLLIDING = 3  # operations on keys that collide, for each write of the ledger
 VALUE_BYTES = (10, 10, 100, 1500)
 PAGE = 500  # keys that are read at once
 
 
 class Load:
-    """All clients of a soak. `on_done` is called after every acknowledged operation."""
+    """All clients at work: for each write of the ledger, `colliding` operations that collide.
 
-    def __init__(self, clients: list[Client], seed: int, on_done: Callable[[], None]) -> None:
+    `on_done` is called after every acknowledged operation.
+    """
+
+    def __init__(
+        self, clients: list[Client], seed: int, on_done: Callable[[], None], colliding: int = 3
+    ) -> None:
+        self._colliding = colliding
         self.operations: Counter[str] = Counter()
         self._clients = [LoadClient(n, c, on_done, seed) for n, c in enumerate(clients)]
         self._kvs = [KV(client) for client in clients]
@@ -49,7 +55,7 @@ class Load:
             if client.errors:
                 raise CheckFailed(f"an operation has no known outcome: {client.errors[0]}")
             turn += 1
-            if turn % (COLLIDING + 1) == 0:
+            if turn % self._colliding == 0:
                 await self._write(number, LEDGER + b"%06d/%d/%d" % (epoch, number, turn))
 
     async def _write(self, number: int, key: bytes) -> None:
@@ -59,7 +65,7 @@ class Load:
         except ClientError as error:
             raise CheckFailed(f"the put of {key.decode()} has no known outcome: {error}") from None
         self._ledger[key] = value
-        self.operations["ledger put"] += 1
+        self.operations[LEDGER_PUT] += 1
         self._on_done()
 
     # -- while nobody works

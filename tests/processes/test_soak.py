@@ -89,6 +89,7 @@ def test_a_short_soak_passes_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert figures["verdict"] == "every check holds"
     assert figures["kills"] == sum(figures["kills_by_kind"].values()) >= 6
     assert figures["operations"] > 50
+    assert {"put", "get", "delete", "cas", "ledger put"} <= figures["operations_by_kind"].keys()
     assert figures["restart_s"]["count"] >= 4
     assert 0 < figures["memory_mib"]["last"] < figures["memory_mib"]["bound"]
     assert 0 < figures["disk_mib"]["last"] < figures["disk_mib"]["bound"]
