@@ -173,10 +173,8 @@ def _distribution(found: dict[str, float]) -> str:
 def _bounded(found: dict[str, Any]) -> str:
     trend = found["growth_per_hour"]
     growth = "" if trend is None else f"; {trend:+.1f} MiB per hour in the second half"
-    return (
-        f"first {found['first']} MiB, last {found['last']} MiB, max {found['max']} MiB "
-        f"of {found['bound']} MiB allowed{growth}"
-    )
+    ends = f"first {found['first']} MiB, last {found['last']} MiB, " if found["ends"] else ""
+    return f"{ends}max {found['max']} MiB of {found['bound']} MiB allowed{growth}"
 
 
 # --- where the numbers come from ---------------------------------------------------------------

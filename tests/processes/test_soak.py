@@ -31,6 +31,13 @@ def runs(pid: int) -> bool:
     return False
 
 
+def signal_all(processes: list[int], number: signal.Signals) -> None:
+    """Send it to those that are still there."""
+    for pid in processes:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
 async def eventually(holds: Callable[[], bool]) -> None:
     """Wait until it does."""
     deadline = time.monotonic() + WAIT_SECONDS
@@ -159,11 +166,12 @@ def test_no_replica_outlives_a_soak_that_is_killed_even_if_it_is_stopped(tmp_pat
         async with at_work(data):
             replicas = [pid for pid in pids(data) if runs(pid)]
             assert replicas
-            for pid in replicas:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGSTOP)
+            signal_all(replicas, signal.SIGSTOP)
             process.kill()
-            await gone(replicas)
+            try:
+                await gone(replicas)
+            finally:
+                signal_all(replicas, signal.SIGKILL)
 
     with soak(data, "--minutes", "1") as process:
         asyncio.run(kill(process))
