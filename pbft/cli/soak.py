@@ -5,7 +5,7 @@ import shutil
 import signal
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 import msgspec
@@ -28,6 +28,7 @@ from pbft.messages import MAX_REPLICAS
 CLIENTS = 8
 DEADLINE = 300.0  # seconds; of an operation that trouble delays, and that must have an outcome
 MINUTES = 10.0  # where no end is given
+REPORT = click.File("wb", lazy=False)  # one that cannot be written is refused at the beginning
 PARAMETERS = Parameters(checkpoint_interval=16, window=64)  # so a replica is soon left behind
 
 
@@ -67,7 +68,7 @@ class Result(Struct):
 )
 @click.option("--wipe", is_flag=True, help="Empty a replica's disk now and then, too.")
 @folder_option("--data", "A new folder for everything; else a temporary one.", required=False)
-@click.option("--report", type=click.Path(dir_okay=False), help="Write all figures there, as JSON.")
+@click.option("--report", type=REPORT, metavar="FILE", help="Write all figures there, as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 def soak(
     seed: int,
@@ -76,7 +77,7 @@ def soak(
     replicas: int,
     wipe: bool,
     data: Path | None,
-    report: str | None,
+    report: IO[bytes] | None,
     as_json: bool,
 ) -> None:
     """Kill, stop and restart replicas while clients write, and check everything.
@@ -98,7 +99,7 @@ def soak(
         **result.figures.as_json(),
     }
     if report is not None:
-        Path(report).write_bytes(_json(figures) + b"\n")
+        report.write(_json(figures) + b"\n")
     if as_json:
         click.echo(_json(figures))
     else:

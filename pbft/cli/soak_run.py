@@ -157,7 +157,8 @@ class Soak:
 
     def _look(self, reader: LogReader) -> None:
         for replica, when in reader.take():
-            self._figures.restarts.append(when - self._trouble.started[replica])
+            if (took := when - self._trouble.started[replica]) > 0:  # else it was killed since
+                self._figures.restarts.append(took)
         for replica, code in self._lab.processes.take_ended():
             raise CheckFailed(f"replica {replica} has ended by itself, with exit code {code}")
         self._figures.memory.sample(resident_bytes(self._lab.processes.pids))

@@ -271,3 +271,13 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr == f"pbft: {tmp_path} is not empty: give --data a new folder\n"
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_started(
+    tmp_path: Path,
+) -> None:
+    options = ["--data", str(tmp_path / "data"), "--report", str(tmp_path / "no" / "report")]
+    result = CliRunner().invoke(main, ["soak", *options])
+    assert result.exit_code == 2
+    assert "invalid value for '--report'" in result.stderr
+    assert not (tmp_path / "data").exists()
