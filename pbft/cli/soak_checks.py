@@ -4,9 +4,11 @@ An epoch begins and ends while no client works, with a read of everything. So it
 from a known state, and what was acknowledged in it must be there exactly.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from pbft.cli.laboratory import Report
+from pbft.core.quorum import Quorum
 from pbft.simulation.history import Action, Operation
 from pbft.simulation.linearizability import MAX_STEPS, Verdict, check
 
@@ -61,6 +63,20 @@ def agree(reports: Mapping[int, Report], replicas: int) -> bool:
         for r in reports.values()
     }
     return len(reports) == replicas and len(states) == 1
+
+
+def well(reports: Mapping[int, Report], replicas: int) -> bool:
+    """Whether all may vote, and a quorum does so in one view.
+
+    One alone that has left for a higher view may not come back (R27), and the others do not follow
+    one alone (R35): until their next view change it executes what they commit, and no more.
+    """
+    views = Counter(report["view"] for report in reports.values() if report["active"])
+    return (
+        len(reports) == replicas
+        and all(r["voting"] and not r.get("amnesiac") for r in reports.values())
+        and max(views.values(), default=0) >= Quorum(replicas).q
+    )
 
 
 def check_evidence(reports: Mapping[int, Report]) -> None:

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import linear_regression
 from typing import Any
 
 from rich.table import Table
@@ -57,9 +58,9 @@ class Gauge:
     def _growth(self) -> float | None:
         """MiB per hour: the first half fills what is kept, and short runs show nothing."""
         half = self._ends[len(self._ends) // 2 :]
-        if not half or (seconds := half[-1][0] - half[0][0]) < SHORTEST_TREND:
+        if not half or half[-1][0] - half[0][0] < SHORTEST_TREND:
             return None
-        return round((half[-1][1] - half[0][1]) / MIB / seconds * 3600, 1)
+        return round(linear_regression(*zip(*half, strict=True)).slope / MIB * 3600, 1)
 
 
 class Figures:

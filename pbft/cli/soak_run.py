@@ -9,7 +9,7 @@ from contextlib import closing
 from msgspec import Struct
 
 from pbft.cli.laboratory import LOG, POLL_SECONDS, Laboratory, Watcher, until
-from pbft.cli.soak_checks import CheckFailed, agree, check_evidence
+from pbft.cli.soak_checks import CheckFailed, agree, check_evidence, well
 from pbft.cli.soak_figures import Figures, allocated_bytes, resident_bytes
 from pbft.cli.soak_load import Load
 from pbft.cli.soak_log import LogReader
@@ -114,16 +114,10 @@ class Soak:
             raise CheckFailed(
                 f"all replicas run, and after {RECOVERY_SECONDS:.0f} s clients still wait"
             )
-        await self._until("all replicas vote in one view", self._all_well)
+        await self._until("all replicas vote, and a quorum in one view", self._all_well)
 
     async def _all_well(self) -> bool:
-        reports = await self._watcher.reports()
-        return (
-            len(reports) == len(self._lab.replicas)
-            and len({report["view"] for report in reports.values()}) == 1
-            and all(r["active"] and r["voting"] for r in reports.values())
-            and not any(report.get("amnesiac") for report in reports.values())
-        )
+        return well(await self._watcher.reports(), len(self._lab.replicas))
 
     # -- checks
 
@@ -131,7 +125,10 @@ class Soak:
         await self._load.verify()
         await self._load.forget(self._figures.epochs)
         await self._until("equal states of all replicas", self._settled)
-        check_evidence(await self._watcher.reports())
+        reports = await self._watcher.reports()
+        check_evidence(reports)
+        alone = sum(not report["active"] for report in reports.values())
+        self._figures.events["left-alone-in-a-higher-view"] += alone
         self._figures.memory.mark()
         self._figures.disk.mark()
         self._figures.epochs += 1

@@ -18,6 +18,7 @@ from pbft.cli.soak_checks import (
     check_history,
     check_ledger,
     last_reads,
+    well,
 )
 from pbft.cli.soak_figures import MIB, Figures, Gauge
 from pbft.cli.soak_log import LogReader, note
@@ -185,7 +186,18 @@ def test_the_ledger_holds_what_was_acknowledged_no_more_no_less(
 
 def report(**fields: Any) -> dict[str, Any]:
     base = {"last_executed": 20, "stable_checkpoint": 16, "state_digest": "a", "own_digest": "a"}
-    return {**base, "counters": {}, **fields}
+    return {**base, "view": 2, "active": True, "voting": True, "counters": {}, **fields}
+
+
+def test_a_cluster_is_well_when_all_may_vote_and_a_quorum_does_so_in_one_view() -> None:
+    away, other = report(view=3, active=False), report(view=1)
+    silent, amnesiac = report(voting=False), report(amnesiac=True)
+    assert well(dict(enumerate([report()] * 4)), 4)
+    assert well(dict(enumerate([report()] * 3 + [away])), 4)
+    assert not well(dict(enumerate([report()] * 3)), 4)
+    assert not well(dict(enumerate([report()] * 3 + [away])), 5)
+    for rest in ([away, away], [other, away], [silent, report()], [amnesiac, report()]):
+        assert not well(dict(enumerate([report()] * 2 + rest)), 4)
 
 
 def test_replicas_agree_only_if_all_answer_and_have_computed_the_same() -> None:
