@@ -119,7 +119,7 @@ class Cluster:
         return report.Sample(outcome, spent)
 
     def _processor_time(self) -> float:
-        return sum(map(machine.cpu_seconds, self._processes.pids))
+        return sum(map(machine.cpu_seconds, self._processes.pids.values()))
 
     def processor_time(self, replicas: Iterable[int]) -> float:
         """What these replicas have used so far (s), as far as they run."""

@@ -2,15 +2,11 @@
 
 import asyncio
 import signal
-import socket
 import tempfile
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import click
 import uvloop
@@ -18,20 +14,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from client.client import Client
-from client.errors import ClientError
+from client.client import DEFAULT_DEADLINE, Client
 from pbft.cli.demo_load import LoadClient
 from pbft.cli.errors import CliError
-from pbft.cli.keygen import Plan, generate
-from pbft.cli.processes import ReplicaProcesses
-from pbft.config import ClusterConfig
+from pbft.cli.keygen import Plan
+from pbft.cli.laboratory import Laboratory, Report, Watcher, laboratory, last_lines, until
+from pbft.core.quorum import Quorum
 from pbft.simulation.linearizability import Verdict, check
 
 REPLICAS = 4
-LOG = "replicas.log"
 WAIT_SECONDS = 30.0
-POLL_SECONDS = 0.1
-PORTS = range(20_000, 30_000, 10)
 
 
 @click.command(name="demo")
@@ -57,59 +49,22 @@ def demo(clients: int, operations: int) -> None:
             if failures:
                 raise CliError("the demo failed: " + "; ".join(failures))
         except CliError:
-            click.echo(_last_lines(Path(folder) / LOG), err=True, nl=False)
+            click.echo(last_lines(Path(folder), 3 * REPLICAS), err=True, nl=False)
             raise
         except asyncio.CancelledError:
             raise CliError("the demo was told to stop") from None
-
-
-def _last_lines(log: Path) -> str:
-    """What the replicas said last."""
-    if not log.exists():
-        return ""
-    with log.open() as lines:
-        return "".join(deque(lines, maxlen=3 * REPLICAS))
 
 
 async def _demo(folder: Path, clients: int, operations: int) -> list[str]:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    console = Console()
-    keys, data = folder / "keys", folder / "data"
-    plan = Plan(replicas=REPLICAS, clients=clients + 1, base_port=_free_ports(), lab=True)
-    config = generate(plan, keys)
-    with (folder / LOG).open("wb") as log:
-        processes = ReplicaProcesses(keys, data, None, log)
-        try:
-            for replica in range(REPLICAS):
-                processes.start(replica, "equivocate", dormant=True)
-            async with _clients(keys, clients + 1) as (watcher, *connected):
-                run = Demo(console, config, processes, watcher, connected, operations)
-                return await run.run()
-        finally:
-            processes.stop_all()
-
-
-@asynccontextmanager
-async def _clients(keys: Path, count: int) -> AsyncIterator[list[Client]]:
-    async with AsyncExitStack() as stack:
-        yield [
-            await stack.enter_async_context(
-                Client.connect(keys / "cluster.toml", keys / f"client-{number}.pem")
-            )
-            for number in range(count)
-        ]
-
-
-def _free_ports() -> int:
-    """A base port such that one port per replica is free there now."""
-    for base in PORTS:
-        with suppress(OSError):
-            for port in range(base, base + REPLICAS):
-                socket.create_server(("127.0.0.1", port)).close()
-            return base
-    raise CliError("no four free ports in a row on 127.0.0.1")
+    plan = Plan(replicas=REPLICAS, clients=clients + 1, lab=True)
+    with laboratory(folder, plan) as lab:
+        for replica in lab.replicas:
+            lab.processes.start(replica, "equivocate", dormant=True)
+        async with lab.clients(clients + 1, DEFAULT_DEADLINE) as (watcher, *connected):
+            return await Demo(Console(), lab, watcher, connected, operations).run()
 
 
 class Demo:
@@ -118,16 +73,15 @@ class Demo:
     def __init__(
         self,
         console: Console,
-        config: ClusterConfig,
-        processes: ReplicaProcesses,
+        lab: Laboratory,
         watcher: Client,
         clients: list[Client],
         operations: int,
     ) -> None:
         self._console = console
-        self._quorum = len(config.replicas) - (len(config.replicas) - 1) // 3
-        self._processes = processes
-        self._watcher = watcher
+        self._quorum = Quorum(REPLICAS).q
+        self._processes = lab.processes
+        self._watcher = Watcher(watcher, lab.replicas)
         self._done = 0
         self._told = False
         self._moved = asyncio.Event()
@@ -141,7 +95,6 @@ class Demo:
             console=console,
         )
         self._task = self._progress.add_task("operations", total=self._total)
-        self._views: dict[int, None] = {}
 
     def _count(self) -> None:
         self._done += 1
@@ -153,7 +106,7 @@ class Demo:
         started = time.monotonic()
         with self._progress:
             each = self._total // len(self._load)
-            await self._until("all replicas answer", self._all_answer)
+            await self._until("all replicas answer", self._watcher.all_vote)
             load = [asyncio.create_task(self._work(client, each)) for client in self._load]
             faulty = await self._story()
             self._told = True
@@ -209,29 +162,12 @@ class Demo:
             await self._moved.wait()
 
     async def _until(self, what: str, holds: Callable[[], Awaitable[bool]]) -> None:
-        deadline = time.monotonic() + WAIT_SECONDS
-        while not await holds():
-            if time.monotonic() > deadline:
-                raise CliError(f"waited {WAIT_SECONDS:.0f} s for this in vain: {what}")
-            await asyncio.sleep(POLL_SECONDS)
+        await until(what, holds, WAIT_SECONDS)
 
     # -- looking at the cluster
 
-    async def _status(self) -> dict[int, dict[str, Any]]:
-        async def ask(replica: int) -> tuple[int, dict[str, Any]] | None:
-            try:
-                return replica, await self._watcher.status(replica, deadline=1.0)
-            except ClientError:
-                return None
-
-        answers = await asyncio.gather(*map(ask, range(REPLICAS)))
-        found = dict(answer for answer in answers if answer is not None)
-        self._views.update(dict.fromkeys(report["view"] for report in found.values()))
-        return found
-
-    async def _all_answer(self) -> bool:
-        reports = await self._status()
-        return len(reports) == REPLICAS and all(r["voting"] for r in reports.values())
+    async def _status(self) -> dict[int, Report]:
+        return await self._watcher.reports()
 
     async def _view(self) -> int:
         """The view that a quorum has entered, or 0."""
@@ -290,7 +226,7 @@ class Demo:
             ("operations", f"{len(latencies)} acknowledged, {self._unknown} of unknown outcome"),
             ("latency p50", f"{latencies[len(latencies) // 2] / 1000:.1f} ms"),
             ("latency p99", f"{latencies[len(latencies) * 99 // 100] / 1000:.1f} ms"),
-            ("view changes", str(max(self._views))),
+            ("view changes", str(self._watcher.highest_view)),
             ("longest pause", f"{pause / 1e6:.2f} s"),
             ("duration", f"{seconds:.1f} s"),
             *((f"state after {seq}", digest) for _, seq, digest in sorted(self._digests)),

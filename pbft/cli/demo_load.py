@@ -1,4 +1,4 @@
-"""The demo's clients: random key-value operations over keys that collide, with their history."""
+"""Clients at work: random key-value operations over keys that collide, with their history."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -20,14 +20,17 @@ def microseconds() -> int:
 
 
 class LoadClient:
-    """One client, one operation at a time."""
+    """One client, one operation at a time; `errors` are those whose outcome is not known."""
 
-    def __init__(self, number: int, client: Client, on_done: Callable[[], None]) -> None:
+    def __init__(
+        self, number: int, client: Client, on_done: Callable[[], None], seed: int = 0
+    ) -> None:
         self.history: list[Operation] = []
+        self.errors: list[ClientError] = []
         self.latencies: list[tuple[int, int]] = []  # (when it ended, how long it took), µs
         self._number = number
         self._kv = KV(client)
-        self._random = Random(number)
+        self._random = Random(f"{seed}/{number}")
         self._on_done = on_done
         self._written = 0
         self._last_seen: dict[bytes, bytes | None] = {}
@@ -64,7 +67,8 @@ class LoadClient:
         try:
             succeeded, result = await call(key, argument, expected)
             reply: int | None = microseconds()
-        except ClientError:
+        except ClientError as error:
+            self.errors.append(error)
             if action is Action.GET:
                 return
             succeeded, result, reply = True, None, None

@@ -26,6 +26,7 @@ COMMANDS = {
     "status": _Lazy("pbft.cli.status", "status", "Show how each replica is."),
     "bench": _Lazy("pbft.cli.bench", "bench", "Measure throughput and latency."),
     "simulate": _Lazy("pbft.cli.simulate", "simulate", "Run simulated clusters from seeds."),
+    "soak": _Lazy("pbft.cli.soak", "soak", "Kill replicas again and again, and check everything."),
     "demo": _Lazy("pbft.cli.demo", "demo", "Watch a cluster survive its faults."),
 }
 

@@ -10,15 +10,19 @@ import click
 from pbft.cli.errors import CliError
 
 
-def folder_option(name: str, text: str, default: str | None = None) -> Callable[[Any], Any]:
-    """The option `name`, a folder; without a default it must be given."""
-    given: dict[str, Any] = {"required": True} if default is None else {"default": default}
+def folder_option(
+    name: str, text: str, default: str | None = None, *, required: bool = True
+) -> Callable[[Any], Any]:
+    """The option `name`, a folder; without a default it must be given, or may be None."""
+    given: dict[str, Any] = {"required": required} if default is None else {"default": default}
     return click.option(
         name, metavar="FOLDER", callback=_folder, show_default=True, help=text, **given
     )
 
 
-def _folder(_context: click.Context, _option: click.Parameter, value: str) -> Path:
+def _folder(_context: click.Context, _option: click.Parameter, value: str | None) -> Path | None:
+    if value is None:
+        return None
     if not value:  # as a path it would mean the current folder: not what an unset variable means
         raise click.BadParameter("the path is empty")
     return Path(value)

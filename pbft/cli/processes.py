@@ -1,5 +1,6 @@
-"""Replicas as child processes of this one: for `pbft cluster` and `pbft demo`."""
+"""Replicas as child processes of this one: for `pbft cluster`, `pbft demo` and `pbft soak`."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ STOP_SECONDS = 10.0
 
 
 class ReplicaProcesses:
-    """Starts, kills and stops `pbft node` processes, one per replica."""
+    """Starts, kills and stops `pbft node` processes, one per replica; none outlives this one."""
 
     def __init__(self, keys: Path, data: Path, app: str | None, log: IO[bytes] | None) -> None:
         self._keys = keys
@@ -24,8 +25,8 @@ class ReplicaProcesses:
 
     def start(self, replica: int, faulty: str | None = None, *, dormant: bool = False) -> None:
         """Start one replica, with faulty modes (`dormant`: until `toggle`) or without."""
-        command = [sys.executable, "-m", "pbft.cli.main", "node", "--replica", str(replica)]
-        command += ["--keys", str(self._keys)]
+        command = [sys.executable, "-m", "pbft.cli.child", str(os.getpid())]
+        command += ["node", "--replica", str(replica), "--keys", str(self._keys)]
         command += ["--data", str(self._data / f"replica-{replica}")]
         command += ["--app", self._app] if self._app else []
         command += ["--faulty", faulty] if faulty else []
@@ -43,15 +44,25 @@ class ReplicaProcesses:
         return {replica: process.pid for replica, process in self._running.items()}
 
     @property
-    def pids(self) -> tuple[int, ...]:
-        """The process ids of all that run."""
-        return tuple(process.pid for process in self._running.values())
+    def pids(self) -> dict[int, int]:
+        """The process id of each replica that runs."""
+        return {replica: process.pid for replica, process in self._running.items()}
 
-    def kill(self, replica: int) -> None:
-        """SIGKILL: no chance to tidy up."""
-        process = self._running.pop(replica)
-        process.kill()
-        process.wait()
+    def kill(self, *replicas: int) -> None:
+        """SIGKILL, all at once: no chance to tidy up."""
+        processes = [self._running.pop(replica) for replica in replicas]
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+
+    def freeze(self, replica: int) -> None:
+        """SIGSTOP: it does nothing, and its connections stay open."""
+        self._running[replica].send_signal(signal.SIGSTOP)
+
+    def thaw(self, replica: int) -> None:
+        """SIGCONT: it goes on as if no time had passed."""
+        self._running[replica].send_signal(signal.SIGCONT)
 
     def toggle(self, replica: int) -> None:
         """Turn a dormant faulty mode on, or off again."""
@@ -70,6 +81,7 @@ class ReplicaProcesses:
     def _end(self, processes: list[subprocess.Popen[bytes]]) -> None:
         for process in processes:
             process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGCONT)
         for process in processes:
             try:
                 process.wait(STOP_SECONDS)
