@@ -9,7 +9,13 @@ from pbft.core.state_transfer import StateTransfer
 
 
 def report(
-    replica: int, core: Replica, log_commits: int, verifications: int, counters: Counter[str]
+    replica: int,
+    core: Replica,
+    state_bytes: int,
+    max_state_bytes: int,
+    log_commits: int,
+    verifications: int,
+    counters: Counter[str],
 ) -> bytes:
     """The report as UTF-8 JSON (fields are described in docs/operations.md)."""
     return msgspec.json.encode(
@@ -27,6 +33,8 @@ def report(
             "pending_requests": len(core.pool),
             "voting": not core.gate.silent,
             "transfer": _transfer(core.transfer),
+            "state_bytes": state_bytes,
+            "max_state_bytes": max_state_bytes,
             "log_commits": log_commits,
             "verifications": verifications,
             "counters": dict(sorted(counters.items())),

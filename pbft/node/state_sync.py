@@ -29,12 +29,12 @@ class PinnedCheckpoints:
         self._budgets = Budgets[int](SERVED_BYTES_PER_SECOND, SERVED_BURST_BYTES)
 
     def pin(self, state: PinnedState) -> None:
-        """Keep one more; the oldest goes."""
+        """Keep one more; the oldest goes, and all older ones where room is scarce."""
         seq = state.summary.seq
         if old := self._pinned.pop(seq, None):
             old.close()
         self._pinned[seq] = state
-        while len(self._pinned) > PINNED_CHECKPOINTS:
+        while len(self._pinned) > (1 if state.crowded else PINNED_CHECKPOINTS):
             self._pinned.pop(min(self._pinned)).close()
 
     def serve(self, fetch: FetchState, now: int) -> bool:

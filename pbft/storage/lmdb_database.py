@@ -63,10 +63,12 @@ class LmdbDatabase:
         self, path: Path, tables: Sequence[str], map_bytes: int, *, durable: bool = True
     ) -> None:
         self._path = path
+        self._map_bytes = map_bytes
         self._dead: str | None = None
         self._writer: LmdbTransaction | None = None
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _check_size(path / DATA_NAME, map_bytes)
             self._lock = DirectoryLock(path)
         except OSError as error:
             raise StorageFailure(f"cannot open the database in {path}: {error}") from None
@@ -121,6 +123,12 @@ class LmdbDatabase:
             return LmdbSnapshot(self, self._environment.begin(), self._tables)
         except lmdb.Error as error:
             raise self.failed(error) from None
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the file has ever had half of its bound; it keeps its length."""
+        pages, page_bytes = self._environment.info()["last_pgno"], self._environment.stat()["psize"]
+        return 2 * pages * page_bytes > self._map_bytes
 
     def close(self) -> None:
         """Abort what is open and let others open the directory. Idempotent."""
@@ -262,9 +270,19 @@ class LmdbTransaction(LmdbReader):
         self._open = False
 
 
+def _check_size(file: Path, bound: int) -> None:
+    size = file.stat().st_size if file.exists() else 0
+    if size > bound:
+        raise StorageFailure(
+            f"{file} has {size} bytes, more than its bound of {bound}: start with a larger one"
+        )
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, lmdb.MapFullError):
-        return "it has reached its configured size"
+        return "it has reached its configured size: start with a larger one, nothing is lost"
+    if isinstance(error, lmdb.DiskError):
+        return "the disk is full: make room on it and start again, nothing is lost"
     if isinstance(error, lmdb.InvalidError | lmdb.VersionMismatchError | lmdb.CorruptedError):
         return "the file is damaged, or it is no LMDB database"
     if isinstance(error, lmdb.ReadersFullError):

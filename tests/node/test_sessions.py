@@ -50,9 +50,9 @@ def sessions(state) -> Sessions:
 
 
 def open_and_run(sessions: Sessions, client: bytes, number: int, *bundles: int) -> None:
-    sessions.open((client, number), OPENING, seq=1)
+    sessions.open((client, number), OPENING, seq=1, time=0)
     for bundle in bundles:
-        sessions.record((client, number), bundle, OUTCOME, seq=1 + bundle)
+        sessions.record((client, number), bundle, OUTCOME, seq=1 + bundle, time=0)
 
 
 def acknowledge(sessions: Sessions, key: tuple[bytes, int], upto: int) -> None:
@@ -98,7 +98,7 @@ def test_one_executed_bundle_writes_little_beside_its_result(state, sessions) ->
     sessions.take_changes()
     before = state.written
     acknowledge(sessions, (ALICE, 1), 1)
-    sessions.record((ALICE, 1), 33, OUTCOME, seq=99)
+    sessions.record((ALICE, 1), 33, OUTCOME, seq=99, time=0)
     sessions.take_changes()
     assert state.written - before < 1000 + 400
 
@@ -110,9 +110,10 @@ def test_the_least_recently_used_session_makes_room(state, sessions) -> None:
     open_and_run(sessions, ALICE, 7, 1)
     open_and_run(sessions, BOB, 1, 1)
     sessions.take_changes()
-    sessions.open((ALICE, 8), OPENING, seq=50)
+    sessions.open((ALICE, 8), OPENING, seq=50, time=0)
     assert sessions.take_changes() == (EvictedMark(ALICE, 6, 6), SessionView(ALICE, 8, 0, ()))
-    sessions.open((ALICE, 9), OPENING, seq=51)  # 5 and 7 were last used at once: the lower goes
+    # 5 and 7 were last used at once: the lower goes
+    sessions.open((ALICE, 9), OPENING, seq=51, time=0)
     assert EvictedMark(ALICE, 5, 6) in sessions.take_changes()
     assert sessions.outcome((ALICE, 5), 1) is None
     assert sessions.outcome((BOB, 1), 1) == OUTCOME
@@ -122,7 +123,7 @@ def test_the_least_recently_used_session_makes_room(state, sessions) -> None:
 @pytest.mark.rule("R45")
 def test_a_number_at_or_below_the_highest_evicted_one_is_never_free_again(state, sessions) -> None:
     for number in (10, 11, 12, 13):
-        sessions.open((ALICE, number), OPENING, seq=number)
+        sessions.open((ALICE, number), OPENING, seq=number, time=0)
     assert not sessions.is_free((ALICE, 10))
     assert not sessions.is_free((ALICE, 9))
     assert not sessions.is_free((ALICE, 11))
