@@ -78,5 +78,5 @@ class StateMachine(ABC):
         """Do what falls due at `context.time`; called before the operations of each batch.
 
         It is never refused for lack of space, so what it adds must be bounded by what operations
-        have put there: at most half as much.
+        have put there: at most half as much again.
         """

@@ -12,12 +12,11 @@ from pbft.config import Parameters
 from pbft.messages import REFUSED, OperationResult
 from pbft.storage.state_size import StateSize
 
-RESERVE_SHARE = 2  # the reserve is half of the quota: a store full of keys can delete them all
-
 
 def reserve_bytes(parameters: Parameters) -> int:
-    """What operations that make room may add above the quota."""
-    return parameters.max_state_bytes // RESERVE_SHARE
+    """What operations that make room may add above the quota: enough to delete all keys of the
+    key-value store, where each deletion is at first one more entry of its history."""
+    return parameters.max_state_bytes * 3 // 5
 
 
 class Quota:
