@@ -6,6 +6,8 @@ would pull the memory from under open transactions. Every value carries a checks
 its key and itself, since LMDB has none of its own (R41).
 """
 
+import errno
+import os
 import struct
 import threading
 from collections.abc import Iterator, Sequence
@@ -19,7 +21,10 @@ from pbft.storage.directory_lock import DirectoryLock, sync_directory
 
 CHECKSUM_BYTES = 8
 MAX_SNAPSHOTS = 64
-DATA_NAME = "data.mdb"
+FULL = "the disk is full: make room on it and start again, nothing is lost"
+DATA_NAME, LOCK_NAME = "data.mdb", "lock.mdb"
+LOCK_BYTES = 128 + 64 * MAX_SNAPSHOTS  # its head, and a line for each reader
+FULL_BYTES = 64 * 1024  # a disk on which no more is left is full
 
 
 class Table:
@@ -71,14 +76,19 @@ class LmdbDatabase:
             _check_size(path / DATA_NAME, map_bytes)
             self._lock = DirectoryLock(path)
         except OSError as error:
-            raise StorageFailure(f"cannot open the database in {path}: {error}") from None
+            raise StorageFailure(
+                f"cannot open the database in {path}: {self._reason(error)}"
+            ) from None
         try:
             self._open(tables, map_bytes, durable)
         except (lmdb.Error, OSError) as error:
             self._lock.release()
-            raise StorageFailure(f"cannot open the database in {path}: {_reason(error)}") from None
+            raise StorageFailure(
+                f"cannot open the database in {path}: {self._reason(error)}"
+            ) from None
 
     def _open(self, tables: Sequence[str], map_bytes: int, durable: bool) -> None:
+        _reserve_lock_file(self._path / LOCK_NAME)
         self._environment = lmdb.open(
             str(self._path),
             map_size=map_bytes,
@@ -144,7 +154,7 @@ class LmdbDatabase:
 
     def failed(self, error: Exception) -> StorageFailure:
         """What to raise where LMDB raised `error`."""
-        return StorageFailure(f"the database in {self._path} failed: {_reason(error)}")
+        return StorageFailure(f"the database in {self._path} failed: {self._reason(error)}")
 
     def written(self) -> None:
         """The write transaction has ended."""
@@ -152,8 +162,20 @@ class LmdbDatabase:
 
     def die(self, error: Exception) -> StorageFailure:
         """A commit has failed: nobody knows what reached the disk, so refuse all that follows."""
-        self._dead = f"a commit failed ({_reason(error)})"
+        self._dead = f"a commit failed ({self._reason(error)})"
         return self.failed(error)
+
+    def _reason(self, error: Exception) -> str:
+        return FULL if self._is_full(error) else _reason(error)
+
+    def _is_full(self, error: Exception) -> bool:
+        """LMDB calls it an input/output error where the last write before the end was cut short."""
+        if isinstance(error, lmdb.DiskError) or getattr(error, "errno", None) == errno.ENOSPC:
+            return True
+        if not str(error).endswith(os.strerror(errno.EIO)):
+            return False
+        disk = os.statvfs(self._path)
+        return disk.f_bavail * disk.f_frsize <= FULL_BYTES
 
 
 class LmdbReader:
@@ -278,11 +300,18 @@ def _check_size(file: Path, bound: int) -> None:
         )
 
 
+def _reserve_lock_file(path: Path) -> None:
+    """LMDB writes this file through its map: where the disk has no room, that would be SIGBUS."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.posix_fallocate(handle, 0, LOCK_BYTES)
+    finally:
+        os.close(handle)
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, lmdb.MapFullError):
         return "it has reached its configured size: start with a larger one, nothing is lost"
-    if isinstance(error, lmdb.DiskError):
-        return "the disk is full: make room on it and start again, nothing is lost"
     if isinstance(error, lmdb.InvalidError | lmdb.VersionMismatchError | lmdb.CorruptedError):
         return "the file is damaged, or it is no LMDB database"
     if isinstance(error, lmdb.ReadersFullError):
