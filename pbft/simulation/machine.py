@@ -104,8 +104,8 @@ class Machine:
         self._faulty = faulty
         self._random = Random(world.random.getrandbits(64))
         self._fuse = Fuse()
-        self._log = Disk(TABLES, self._fuse)
-        self._state = Disk(STATE_TABLES, self._fuse)
+        self.log_disk = Disk(TABLES, self._fuse)
+        self.state_disk = Disk(STATE_TABLES, self._fuse)
         self._wire: Transport = Wire(
             self.endpoint,
             replica,
@@ -146,8 +146,8 @@ class Machine:
         node = Watched(
             context,
             self._application(),
-            LogStore(self._log),
-            StateStore(self._state),
+            LogStore(self.log_disk),
+            StateStore(self.state_disk),
             self,
             transport,
             self._verifier,
@@ -170,9 +170,9 @@ class Machine:
         self._turn_at = None
         self._life += 1
         self._fuse.light(None)
-        self._log.crash()
-        self._state.crash()
-        if unfinished is not None and StateStore(self._state).seq >= unfinished.seq:
+        self.log_disk.crash()
+        self.state_disk.crash()
+        if unfinished is not None and StateStore(self.state_disk).seq >= unfinished.seq:
             self._observer.on_execute(self, unfinished)  # flushed: it will not execute it again
         self._world.record(self.endpoint, "crash", self.halted)
         self._observer.on_crash(self)
@@ -184,7 +184,7 @@ class Machine:
 
     def accused(self) -> list[int]:
         """Whom the evidence on its disk convicts."""
-        return [record.culprit for record in LogStore(self._log).restore().evidence]
+        return [record.culprit for record in LogStore(self.log_disk).restore().evidence]
 
     # -- turns
 

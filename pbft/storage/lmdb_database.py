@@ -109,8 +109,7 @@ class LmdbDatabase:
 
     def _pad(self) -> None:
         """Where the file was cut short, reading it must give an error and not SIGBUS."""
-        pages = self._environment.info()["last_pgno"] + 1
-        expected = pages * self._environment.stat()["psize"]
+        expected = self.pages * self.page_bytes
         with open(self._path / DATA_NAME, "r+b") as data:
             if data.seek(0, 2) < expected:
                 data.truncate(expected)
@@ -137,8 +136,28 @@ class LmdbDatabase:
     @property
     def crowded(self) -> bool:
         """Whether the file has ever had half of its bound; it keeps its length."""
-        pages, page_bytes = self._environment.info()["last_pgno"], self._environment.stat()["psize"]
-        return 2 * pages * page_bytes > self._map_bytes
+        return 2 * self.pages * self.page_bytes > self._map_bytes
+
+    @property
+    def page_bytes(self) -> int:
+        """The size of a page."""
+        size: int = self._environment.stat()["psize"]
+        return size
+
+    @property
+    def pages(self) -> int:
+        """How many pages the file has, free ones included; it never gets fewer."""
+        last: int = self._environment.info()["last_pgno"]
+        return last + 1
+
+    @property
+    def used_pages(self) -> int:
+        """How many of them hold records as they are now; the others are free or hold old ones."""
+        with self._environment.begin() as transaction:
+            trees = [transaction.stat(table.handle) for table in self._tables.values()]
+        trees.append(self._environment.stat())
+        kinds = ("branch_pages", "leaf_pages", "overflow_pages")
+        return sum(tree[kind] for tree in trees for kind in kinds)
 
     def close(self) -> None:
         """Abort what is open and let others open the directory. Idempotent."""
