@@ -1,4 +1,4 @@
-"""`make bench-disk`: what a cluster's disks take while it overwrites the same keys, and at the most.
+"""`make bench-disk`: what a cluster's disks take as it overwrites the same keys, and at the most.
 
 First, an hour of simulated time: four replicas as they ship, on real LMDB files, virtual time and a
 simulated network, and one client that overwrites 1,000 keys at a steady rate. Nothing is synced,
@@ -41,8 +41,9 @@ from pbft.storage.state_trees import STATE_TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- disk size: written by `make bench-disk` -->\n", "<!-- end of disk size -->\n"
-REPLICAS, KEYS, VALUE_BYTES, BUNDLES = 4, 1_000, 100, 2
+REPLICAS, KEYS, VALUE_BYTES = 4, 1_000, 100
 MIB = 1024**2
+MOST_GROWTH = 0.05  # numbers get longer, and a key's record grows with the logarithm of its changes
 SHOWN = (1, 2, 5, 10, 20, 30, 40, 50, 60)  # minutes
 VALUES = (1, 100, 1_100, 2_000, 4_090)  # bytes: the worst lie just above a half or a whole page
 FULL_BYTES, REWRITES = 20_000_000, 8
@@ -84,7 +85,7 @@ class Overwriter:
     endpoint = "c0"
 
     def __init__(self, hour: "Hour", signer: KeyedHashSigner, rate: int) -> None:
-        self._hour, self._bundle = hour, rate // BUNDLES
+        self._hour, self._rate = hour, rate
         self._session = ClientSession(hour.config, signer, hour.registry, 1)
         self._puts = self._endless()
         self.done = 0
@@ -100,10 +101,10 @@ class Overwriter:
             number += 1
 
     def _next(self) -> None:
-        for _ in range(self._bundle):
+        for _ in range(self._rate):
             self._session.submit(next(self._puts))
         self._poll()
-        self._hour.world.after(SECOND // BUNDLES, self._next)
+        self._hour.world.after(SECOND, self._next)
 
     def _receive(self, sender: str, raw: bytes) -> None:
         replica = self._hour.directory.identity(sender)
@@ -199,12 +200,11 @@ class Hour:
             disk.close()
 
 
-def is_flat(moments: list[Moment]) -> bool:
-    """Whether no file of any replica was larger in the second half than in the first."""
-    half = len(moments) // 2
-    before, after = moments[half - 1], moments[-1]
+def growth(moments: list[Moment]) -> float:
+    """By which part the file that has grown most, of any replica, did so in the second half."""
+    before, after = moments[len(moments) // 2 - 1], moments[-1]
     pairs = zip((*before.log, *before.state), (*after.log, *after.state), strict=True)
-    return all(late.taken <= early.taken for early, late in pairs)
+    return max(late.taken / early.taken - 1 for early, late in pairs)
 
 
 # --- a full state ----------------------------------------------------------------------------
@@ -245,12 +245,14 @@ def section(moments: list[Moment], done: int, rate: int, ratios: dict[int, float
     return "\n".join(
         [
             f"{REPLICAS} replicas, {KEYS:,} keys of the key-value store, {rate} puts of "
-            f"{VALUE_BYTES} bytes per second, {BUNDLES} batches per second; {done:,} puts in "
+            f"{VALUE_BYTES} bytes per second in one batch per second; {done:,} puts in "
             f"{moments[-1].minute} minutes of simulated time. The largest of each file:",
             "",
             "| minute | log MiB | pages in use | state MiB | pages in use |",
             "| --- | --- | --- | --- | --- |",
             *rows,
+            "",
+            f"In the second half the file that grew most grew by {100 * growth(moments):.1f} %.",
             "",
             "A full state of which everything is rewritten between two checkpoints takes, per byte "
             f"that counts and by the size of its values, so many bytes of file: {values}. A "
@@ -278,7 +280,7 @@ def write(text: str, page: Path) -> None:
 
 @click.command()
 @click.option("--minutes", default=60, show_default=True, type=click.IntRange(2))
-@click.option("--rate", default=100, show_default=True, help="Puts per second.")
+@click.option("--rate", default=50, show_default=True, help="Puts per second.")
 @click.option("--page", default=ROOT / "docs" / "performance.md", type=click.Path(path_type=Path))
 def main(minutes: int, rate: int, page: Path) -> None:
     """Measure, print, and write docs/performance.md."""
@@ -294,7 +296,7 @@ def main(minutes: int, rate: int, page: Path) -> None:
     text = section(moments, hour.client.done, rate, ratios)
     console.print(text)
     write(text, page)
-    if not is_flat(moments):
+    if growth(moments) > MOST_GROWTH:
         sys.exit("the files still grow")
     if max(ratios.values()) > PAGES_PER_BYTE:
         sys.exit("a full state takes more than a replica makes room for")

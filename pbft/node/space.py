@@ -13,8 +13,8 @@ from pbft.node.quota import reserve_bytes
 GIB = 1024**3
 LEAST_BYTES = 64 * GIB  # the bound where none is given and no more is needed
 PAGES_PER_BYTE = 7
-"""Bytes of file for a byte that counts, at the most: two in the pages of tables and trees, and three
-versions of each page where all of the state is rewritten again and again between two checkpoints
+"""Bytes of file for a byte that counts, at the most: two in the pages of tables and trees, and
+three versions of each page where all of the state is rewritten between any two checkpoints
 (benchmarks/disk_size.py measures it). Older states, kept for others to fetch, go where the file is
 half full."""
 

@@ -156,8 +156,9 @@ class LmdbDatabase:
         with self._environment.begin() as transaction:
             trees = [transaction.stat(table.handle) for table in self._tables.values()]
         trees.append(self._environment.stat())
-        kinds = ("branch_pages", "leaf_pages", "overflow_pages")
-        return sum(tree[kind] for tree in trees for kind in kinds)
+        return sum(
+            tree["branch_pages"] + tree["leaf_pages"] + tree["overflow_pages"] for tree in trees
+        )
 
     def close(self) -> None:
         """Abort what is open and let others open the directory. Idempotent."""

@@ -40,6 +40,27 @@ def test_serving_state_has_a_budget_per_peer_that_counts_paths_and_bytes(size: i
     assert sent == [1] * served + [2, 1]
 
 
+@pytest.mark.rule("R23")
+def test_older_checkpoints_are_let_go_where_room_is_scarce() -> None:
+    store = StateStore(database := MemoryDatabase(STATE_TABLES))
+    pins = PinnedCheckpoints(Cores().contexts[0], sent := Sent())
+
+    def checkpoint(seq: int) -> int:
+        """How many states are served after one more."""
+        store.begin_batch(seq, 10)
+        store.flush()
+        pins.pin(store.pin())
+        return sum(bool(list(pins.describe(each))) for each in range(1, seq + 1))
+
+    assert [checkpoint(seq) for seq in (1, 2, 3, 4)] == [1, 2, 3, 3]
+    type(database).crowded, before = True, type(database).crowded
+    try:
+        assert checkpoint(5) == 1
+    finally:
+        type(database).crowded = before
+    assert sent == []
+
+
 @pytest.mark.rule("R22")
 def test_states_that_differ_show_it_in_their_description() -> None:
     """Two replicas that halted: what their logs say differs just where their states do."""

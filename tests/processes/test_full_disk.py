@@ -1,6 +1,7 @@
 """A replica whose own disk is full stops, says so, and comes back when there is room (R39, R47)."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,12 +14,14 @@ from client.client import Client
 from tests.processes.conftest import SHORT_WINDOW, finish
 from tests.processes.load import Load
 from tests.processes.running import (
+    COMMAND,
     POLL_SECONDS,
     WAIT_SECONDS,
     Cluster,
     executed,
     foremost,
     make_keys,
+    pbft,
     ready,
     until,
     voting,
@@ -148,3 +151,25 @@ def test_a_replica_whose_file_has_reached_its_bound_stops_and_comes_back_with_a_
                 assert "it has reached its configured size: start" in tiny.stderr.read()
             finally:
                 tiny.kill()
+
+
+@pytest.mark.parametrize("pages", [0, 2, 5, 6, 7, 10, 14])
+def test_a_first_start_on_a_nearly_full_disk_is_an_error_and_the_next_one_a_start(
+    tmp_path: Path, pages: int
+) -> None:
+    make_keys(tmp_path / "keys", 4)
+    with small_disk(tmp_path / "disk"):
+        fill(tmp_path / "disk")
+        os.truncate(ballast := tmp_path / "disk" / "ballast", ballast.stat().st_size - pages * 4096)
+        options = ("--replica", "0", "--keys", tmp_path / "keys", "--data", tmp_path / "disk" / "d")
+        failed = pbft("node", *options)
+        assert failed.returncode == 1, failed
+        assert "the disk is full" in failed.stderr or "No space left" in failed.stderr
+        ballast.unlink()
+        command = [*COMMAND, "node", *map(str, options)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stderr is not None
+                assert "replica-started" in process.stderr.readline()
+            finally:
+                process.kill()

@@ -226,9 +226,7 @@ MUTANTS = (
     Mutant(fast_reads_do_not_wait_for_execution, with_a_twin, ("linearizability",)),
     Mutant(clients_believe_one_reply_less, led_by("lie"), ("results",)),
     Mutant(votes_are_forgotten_at_a_restart, of_kind("outage"), ("promise",)),
-    Mutant(
-        a_restarted_replica_counts_its_state_from_nothing, with_little_room, ("equal digests",)
-    ),
+    Mutant(a_restarted_replica_counts_its_state_from_nothing, with_little_room, ("equal digests",)),
 )
 SEEDS = range(1, 25)
 """Most bugs show in every second of them, the shyest in every sixth."""
