@@ -47,6 +47,8 @@ class OrderedOperations:
         self._opening = b""  # the packet that opened this session
         self._in_flight: dict[int, _Bundle] = {}
         self._lowest_session = 0
+        self._renew_after = shared.parameters.session_idle_ms * 1000 // 2  # µs
+        self._sent_at = 0  # when something was last sent in this session
 
     # --- what comes in ---
 
@@ -142,6 +144,8 @@ class OrderedOperations:
 
     def advance(self, now: int) -> None:
         """Open a session if one is needed, send what may be sent, send again what is overdue."""
+        if self._numbers is not None and self._is_old(now):
+            self._numbers = None
         if self._numbers is None and self._next_queue() is not None:
             self._open(now)
         while (queue := self._next_queue()) is not None and self._may_send():
@@ -150,6 +154,10 @@ class OrderedOperations:
             if bundle.retry.due <= now:
                 self._shared.send_to_all(bundle.packet)
                 bundle.retry.again(now)
+
+    def _is_old(self, now: int) -> bool:
+        """Whether the replicas may soon evict this session as idle: then another one is opened."""
+        return not self._in_flight and now - self._sent_at > self._renew_after
 
     @property
     def waiting(self) -> bool:
@@ -200,6 +208,7 @@ class OrderedOperations:
     ) -> bytes:
         """The packet of a new bundle, which counts as in flight from now on."""
         shared = self._shared
+        self._sent_at = now
         request = Request(
             client=shared.envelopes.client,
             session=numbers.session,

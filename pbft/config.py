@@ -46,8 +46,10 @@ class Parameters(Struct, frozen=True, array_like=True):
     max_bundle_operations: int = 256
     max_bundle_reads: int = 50_000  # entries that one bundle may read, a KiB of a value counts too
     max_kept_result_bytes: int = 16 * 1024 * 1024  # of one client's unacknowledged results (R17)
+    max_state_bytes: int = 4 * 1024**3  # of the application's state; see pbft.node.quota (R47)
     client_window: int = 32  # bundles of one session in flight or not yet acknowledged (R16)
     sessions_per_client: int = 64  # the least recently used one is evicted (R45)
+    session_idle_ms: int = 7 * 24 * 3600 * 1000  # of agreed time; then it is evicted (R45)
     request_timeout_ms: int = 1000  # nothing executes although a request waits (R19, R26)
     fairness_batches: int = 256  # batches that may pass a waiting request by (R19)
     view_timeout_ms: int = 1000  # the first wait for a NEW-VIEW; doubles per failed view (R36)

@@ -30,6 +30,7 @@ _LIMITS = {
     "window": MAX_WINDOW,
     "max_batch_requests": MAX_BATCH_REQUESTS,
     "max_bundle_operations": MAX_BUNDLE_OPERATIONS,
+    "max_state_bytes": 2**40,
 }
 
 
@@ -62,6 +63,7 @@ def check_parameters(parameters: Parameters) -> None:
         raise ConfigError("parameter window must be at least 2 * checkpoint_interval")
     _not_above(values, "pipeline_depth", "window")
     _not_above(values, "max_operation_bytes", "max_batch_bytes")
+    _not_above(values, "max_operation_bytes", "max_state_bytes")
     _not_above(values, "view_timeout_ms", "view_timeout_cap_ms")
     for name in ("max_batch_bytes", "max_result_bytes"):
         if values[name] > LARGEST_PAYLOAD:

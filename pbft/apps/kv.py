@@ -11,10 +11,13 @@ from pbft.apps.kv_codec import (
     AnyResult,
     Compact,
     MalformedOperation,
+    Put,
     Txn,
     decode_operation,
     encode,
 )
+from pbft.apps.kv_compaction import TICK_STEP, pending, sweep
+from pbft.apps.kv_layout import HEAD, decode_head, encode_record
 from pbft.apps.kv_txn import carry_out, check, choose
 from pbft.apps.kv_view import Budget, View
 from pbft.apps.kv_writer import Writer
@@ -48,6 +51,25 @@ class KeyValueStore(StateMachine):
         if isinstance(wanted, Compact):
             raise Refused("a query cannot write: order this operation")
         return encode(_carry_out(view, wanted))
+
+    def makes_room(self, operation: bytes) -> bool:
+        """Whatever puts nothing: a deletion is history first, and gone once it is compacted."""
+        return not _puts(_decode(operation))
+
+    def next_deadline(self, state: ReadableState) -> int | None:
+        """At once while compacted history waits to be swept away."""
+        return 0 if pending(decode_head(state.get(HEAD))) else None
+
+    def tick(self, state: State, context: Context) -> None:
+        """Sweep some of it."""
+        head = sweep(state, decode_head(state.get(HEAD)), TICK_STEP)
+        state.put(HEAD, encode_record(head))
+
+
+def _puts(wanted: AnyOperation) -> bool:
+    if isinstance(wanted, Txn):
+        return any(map(_puts, (*wanted.success, *wanted.failure)))
+    return isinstance(wanted, Put)
 
 
 def _carry_out(view: View, wanted: AnyOperation) -> AnyResult:

@@ -1,8 +1,8 @@
 """Forgetting history: which revisions stay readable, and sweeping away what no read can reach.
 
 Raising the compacted revision takes effect for reads at once; the records go later, a few with
-each operation that writes. Changes are looked at once, in order, as they fall behind: the change
-before a compacted one is out of reach, and so is a compacted delete itself.
+each operation that writes and the rest by ticks. Changes are looked at once, in order, as they fall
+behind: the change before a compacted one is out of reach, and so is a compacted delete itself.
 """
 
 from itertools import islice
@@ -20,6 +20,8 @@ from pbft.apps.kv_layout import (
 )
 from pbft.apps.state_machine import State
 
+TICK_STEP = 1024  # changes that one tick looks at
+
 
 class Passed(Struct, frozen=True):
     """What sweeping needs of a change that has fallen behind."""
@@ -35,11 +37,20 @@ def raise_floor(head: Head, revision: int) -> Head:
     return Head(head.revision, max(head.compacted, revision), head.swept)
 
 
+def pending(head: Head) -> bool:
+    """Whether compacted changes wait to be looked at."""
+    return head.compacted > 0 and head.swept < _last(head)
+
+
+def _last(head: Head) -> int:
+    return stamp_of(head.compacted + 1) - 1
+
+
 def sweep(state: State, head: Head, limit: int) -> Head:
     """Look at up to `limit` more compacted changes and drop what they put out of reach."""
-    last = stamp_of(head.compacted + 1) - 1
-    if head.swept >= last or not head.compacted:
+    if not pending(head):
         return head
+    last = _last(head)
     records = state.range(change_key(head.swept + 1), change_key(last + 1))
     passed = [_passed(key, decode_change(raw)) for key, raw in islice(records, limit)]
     for change in passed:

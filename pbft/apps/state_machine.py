@@ -65,9 +65,18 @@ class StateMachine(ABC):
     def query(self, state: ReadableState, operation: bytes) -> bytes:
         """Answer a read-only `operation`, ordered or not. May raise Refused."""
 
+    def makes_room(self, operation: bytes) -> bool:
+        """Whether `operation` is there to make room, now or after a compaction, and so may use the
+        reserve when the state has reached its quota. It must be of no use for storing anything."""
+        return False
+
     def next_deadline(self, state: ReadableState) -> int | None:
         """The agreed time (µs) at which `tick` has something to do, or None."""
         return None
 
     def tick(self, state: State, context: Context) -> None:  # noqa: B027
-        """Do what falls due at `context.time`; called before the operations of each batch."""
+        """Do what falls due at `context.time`; called before the operations of each batch.
+
+        It is never refused for lack of space, so what it adds must be bounded by what operations
+        have put there: at most half as much again.
+        """

@@ -8,10 +8,11 @@ import click
 
 from pbft.cli.errors import CliError
 from pbft.cli.node import application, faulty_wrapper
-from pbft.cli.options import app_option, folder_option, keys_option
+from pbft.cli.options import app_option, folder_option, keys_option, max_disk_option
 from pbft.cli.processes import ReplicaProcesses, parse_faulty
 from pbft.config_file import load_cluster
 from pbft.config_keys import CLUSTER_FILE, load_replica_signer
+from pbft.node.space import room_within
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -20,8 +21,11 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @keys_option
 @folder_option("--data", "The folder in which each replica gets a data folder.")
 @app_option
+@max_disk_option
 @click.option("--faulty", multiple=True, metavar="REPLICA=MODE", help="E.g. 2=lie; lab only.")
-def cluster(keys: Path, data: Path, app: str | None, faulty: tuple[str, ...]) -> None:
+def cluster(
+    keys: Path, data: Path, app: str | None, max_disk: int | None, faulty: tuple[str, ...]
+) -> None:
     """Run every replica of the cluster here until Ctrl-C or SIGTERM.
 
     None is restarted by itself. Exit code 1 if all have ended without being asked to.
@@ -32,7 +36,8 @@ def cluster(keys: Path, data: Path, app: str | None, faulty: tuple[str, ...]) ->
         faulty_wrapper(config, modes.get(info.id))
         load_replica_signer(config, keys, info.id)
     application(app)
-    processes = ReplicaProcesses(keys, data, app, None)
+    room_within(config, max_disk)
+    processes = ReplicaProcesses(keys, data, app, None, max_disk=max_disk)
     try:
         asyncio.run(_run(processes, {info.id: modes.get(info.id) for info in config.replicas}))
     finally:

@@ -146,7 +146,7 @@ def _parse_settings(
         name, _, value = setting.partition("=")
         if name not in Parameters.__struct_fields__:
             raise click.BadParameter(f"there is no parameter {name!r}")
-        if not value.isascii() or not value.isdigit() or len(value) > 10:
+        if not value.isascii() or not value.isdigit() or len(value) > 15:
             raise click.BadParameter(f"{name} takes a whole number, not {value!r}")
         values[name] = int(value)
     return values

@@ -98,6 +98,24 @@ def delete(target: _Target, key: str) -> None:
     click.echo(f"revision {result.revision}")
 
 
+@kv.command()
+@click.argument("revision", required=False, type=click.IntRange(1, MAX_NUMBER))
+@click.pass_obj
+def compact(target: _Target, revision: int | None) -> None:
+    """Forget all history before REVISION, by default the present one, and print which it was.
+
+    The room that it took is free soon afterwards.
+    """
+    click.echo(f"revision {target.run(lambda store: _compact(store, revision))}")
+
+
+async def _compact(store: KV, revision: int | None) -> int:
+    if revision is None:
+        revision = (await store.range(b"", limit=1, keys_only=True, ordered=True)).revision
+    await store.compact(revision)
+    return revision
+
+
 @kv.command("range")
 @click.argument("start", metavar="FROM")
 @click.argument("end", metavar="[TO]", required=False)

@@ -11,7 +11,14 @@ import uvloop
 
 from pbft.apps.state_machine import StateMachine
 from pbft.cli.errors import CliError
-from pbft.cli.options import app_option, folder_option, keys_option, parse_endpoint, show_endpoint
+from pbft.cli.options import (
+    app_option,
+    folder_option,
+    keys_option,
+    max_disk_option,
+    parse_endpoint,
+    show_endpoint,
+)
 from pbft.config import ClusterConfig, ReplicaInfo
 from pbft.config_file import load_cluster
 from pbft.config_keys import CLUSTER_FILE, load_replica_signer
@@ -27,6 +34,7 @@ from pbft.node.service import (
     load_application,
     serve,
 )
+from pbft.node.space import room_within
 from pbft.storage.data_directory import open_data_directory
 
 
@@ -53,6 +61,7 @@ class FaultyWrapper(Wrapper, frozen=True):
 @keys_option
 @folder_option("--data", "The data folder of this replica alone; made if it is not there.")
 @app_option
+@max_disk_option
 @click.option("--faulty", metavar="MODE", help=f"Misbehave (lab clusters only): {', '.join(MODES)}")
 @click.option("--dormant", is_flag=True, help="Misbehave only after SIGUSR1, which toggles it.")
 @click.option("--metrics", metavar="HOST:PORT", help="Serve Prometheus metrics there.")
@@ -61,6 +70,7 @@ def node(
     keys: Path,
     data: Path,
     app: str | None,
+    max_disk: int | None,
     faulty: str | None,
     dormant: bool,
     metrics: str | None,
@@ -75,9 +85,17 @@ def node(
     signer = load_replica_signer(config, keys, replica)
     wrapper = faulty_wrapper(config, faulty, dormant=dormant)
     machine = application(app)
+    room = room_within(config, max_disk)
     endpoint = parse_endpoint("--metrics", metrics) if metrics is not None else None
     configure()
-    directory = open_data_directory(data, config.cluster_id, replica, fresh_ok=True)
+    directory = open_data_directory(
+        data,
+        config.cluster_id,
+        replica,
+        fresh_ok=True,
+        log_map_bytes=room.log,
+        state_map_bytes=room.state,
+    )
     try:
         reason = uvloop.run(serve(config, replica, signer, directory, machine, wrapper, endpoint))
     except OSError as error:

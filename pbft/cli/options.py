@@ -34,6 +34,26 @@ app_option: Callable[[Any], Any] = click.option(
 )
 
 
+_UNITS = {"M": 1024**2, "G": 1024**3, "T": 1024**4}
+
+
+def _size(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    number, unit = parse_number(value[:-1]), _UNITS.get(value[-1:])
+    if number is None or unit is None:
+        raise click.BadParameter(f"it wants a size like 500M, 200G or 2T, not {value!r}")
+    return number * unit
+
+
+max_disk_option: Callable[[Any], Any] = click.option(
+    "--max-disk",
+    metavar="SIZE",
+    callback=_size,
+    help="What a replica's data may grow to, e.g. 200G; by default what the cluster allows.",
+)
+
+
 def seconds_option(name: str, text: str, default: float) -> Callable[[Any], Any]:
     """The option `name`, a duration of more than nothing and at most a day."""
     return click.option(

@@ -11,15 +11,25 @@ from pbft.cli.errors import CliError
 from pbft.cli.options import parse_number
 
 STOP_SECONDS = 10.0
+MIB = 1024**2
 
 
 class ReplicaProcesses:
     """Starts, kills and stops `pbft node` processes, one per replica; none outlives this one."""
 
-    def __init__(self, keys: Path, data: Path, app: str | None, log: IO[bytes] | None) -> None:
+    def __init__(
+        self,
+        keys: Path,
+        data: Path,
+        app: str | None,
+        log: IO[bytes] | None,
+        *,
+        max_disk: int | None = None,
+    ) -> None:
         self._keys = keys
         self._data = data
         self._app = app
+        self._max_disk = max_disk
         self._log = log
         self._running: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -29,6 +39,7 @@ class ReplicaProcesses:
         command += ["node", "--replica", str(replica), "--keys", str(self._keys)]
         command += ["--data", str(self._data / f"replica-{replica}")]
         command += ["--app", self._app] if self._app else []
+        command += [f"--max-disk={self._max_disk // MIB}M"] if self._max_disk is not None else []
         command += ["--faulty", faulty] if faulty else []
         command += ["--dormant"] if dormant else []
         self._running[replica] = subprocess.Popen(

@@ -12,6 +12,7 @@ from msgspec import Struct
 from pbft.apps.state_machine import Context, State, StateMachine
 from pbft.config import Parameters
 from pbft.core.batches import BatchContent
+from pbft.core.context import microseconds
 from pbft.core.session_facts import EvictedMark, SessionView
 from pbft.messages import (
     CONFLICT,
@@ -74,6 +75,8 @@ class Executor:
         self._window = parameters.client_window
         self._max_kept = parameters.max_kept_result_bytes
         self._max_result = parameters.max_result_bytes
+        self._interval = parameters.checkpoint_interval
+        self._idle = microseconds(parameters.session_idle_ms)
         self._admitted = admitted
         self._operations = Operations(store, machine, parameters)
         self._sessions = Sessions(store.sessions, parameters.sessions_per_client)
@@ -88,6 +91,8 @@ class Executor:
             self._settle(request, digest, seq, time)
             for request, digest in zip(content.requests, content.digests, strict=True)
         )
+        if seq % self._interval == 0:
+            self._sessions.evict_idle(time - self._idle)
         return Execution(seq, time, leaves, self._sessions.take_changes())
 
     def query(self, operations: Sequence[bytes]) -> tuple[OperationResult, ...]:
@@ -145,7 +150,7 @@ class Executor:
         if request.client not in self._admitted:
             return _leaf(request, digest, SESSION_EXPIRED)
         if request.bundle == 0:
-            return self._open(request, digest, seq)
+            return self._open(request, digest, seq, time)
         key = (request.client, request.session)
         header = self._sessions.header(key)
         if header is None:
@@ -157,14 +162,14 @@ class Executor:
         executed = self._executed(request, digest, header)
         return executed or self._execute(request, digest, seq, time)
 
-    def _open(self, request: Request, digest: bytes, seq: int) -> ReplyLeaf:
+    def _open(self, request: Request, digest: bytes, seq: int, time: int) -> ReplyLeaf:
         key = (request.client, request.session)
         header = self._sessions.header(key)
         if header is not None:
             return self._opened(request, digest, header)
         if request.operations or not self._sessions.is_free(key):
             return self._refused(request, digest)
-        self._sessions.open(key, digest, seq)
+        self._sessions.open(key, digest, seq, time)
         return _leaf(request, digest, EXECUTED)
 
     def _opened(self, request: Request, digest: bytes, header: Header) -> ReplyLeaf:
@@ -191,7 +196,7 @@ class Executor:
         key = (request.client, request.session)
         room = self._sessions.room(key, self._max_kept, self._max_result)
         results = self._operations.execute(request, context, room)
-        self._sessions.record(key, request.bundle, Outcome(digest, results), seq)
+        self._sessions.record(key, request.bundle, Outcome(digest, results), seq, time)
         return _leaf(request, digest, EXECUTED, results)
 
 

@@ -23,6 +23,7 @@ class NodeCollector(Collector):
             "pbft_view": ("The current view", core.views.view),
             "pbft_last_executed": ("The last executed sequence number", core.queue.executed),
             "pbft_stable_checkpoint": ("The stable checkpoint", core.checkpoints.stable_seq),
+            "pbft_state_bytes": ("The size of the state", self._node.store.application.size.most),
             "pbft_pending_requests": ("Requests that wait to be ordered", len(core.pool)),
         }
         for name, (text, value) in gauges.items():

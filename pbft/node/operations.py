@@ -14,6 +14,8 @@ from pbft.apps.state_machine import Context, Refused, State, StateMachine
 from pbft.config import Parameters
 from pbft.messages import CROWDED, FAILED, OK, REFUSED, OperationResult, Request
 from pbft.node.guarded_state import OWN_TROUBLE, UNBOUNDED, Guard, GuardedState, GuardedView
+from pbft.node.quota import Quota
+from pbft.storage.state_size import StateSize
 
 MAX_REFUSAL_BYTES = 1024
 
@@ -36,11 +38,18 @@ class Savepoint(Protocol):
         ...
 
 
+class SizedState(State, Protocol):
+    """A map that knows how large it is."""
+
+    @property
+    def size(self) -> StateSize: ...
+
+
 class ApplicationState(Protocol):
     """The application's map, with savepoints."""
 
     @property
-    def application(self) -> State: ...
+    def application(self) -> SizedState: ...
 
     def savepoint(self) -> AbstractContextManager[Savepoint]: ...
 
@@ -60,6 +69,7 @@ class Operations:
         self._store = store
         self._machine = machine
         self._parameters = parameters
+        self._quota = Quota(parameters, self._makes_room)
         self._guard = Guard()
         self._reads_left: dict[bytes, int] = {}  # of each client, in this batch
         self._view = GuardedView(store.application, self._guard)
@@ -80,16 +90,26 @@ class Operations:
         if request.read_only:
             return self._each(request.operations, self._query, room)
 
-        def apply(operation: bytes, room: int) -> OperationResult:
-            with self._store.savepoint() as savepoint:
-                result = self._attempt(
-                    lambda: self._machine.apply(self._state, operation, context), room
-                )
-                if result.code != OK:
-                    savepoint.rollback()
-            return result
+        return self._each(
+            request.operations, lambda operation, room: self._apply(operation, context, room), room
+        )
 
-        return self._each(request.operations, apply, room)
+    def _apply(self, operation: bytes, context: Context, room: int) -> OperationResult:
+        size = self._store.application.size
+        bound = self._quota.bound(size)
+        with self._store.savepoint() as savepoint:
+            result = self._attempt(
+                lambda: self._machine.apply(self._state, operation, context), room
+            )
+            if result.code == OK and self._quota.refuses(operation, size, bound):
+                result = self._quota.refusal
+            if result.code != OK:
+                savepoint.rollback()
+        return result
+
+    def _makes_room(self, operation: bytes) -> bool:
+        said = self._outcome(lambda: bytes([bool(self._machine.makes_room(operation))]))
+        return said.value == b"\1"
 
     def begin_batch(self) -> None:
         """Every client may read anew."""

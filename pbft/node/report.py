@@ -10,7 +10,13 @@ from pbft.core.state_transfer import StateTransfer
 
 
 def report(
-    replica: int, core: Replica, log_commits: int, verifications: int, counters: Counter[str]
+    replica: int,
+    core: Replica,
+    state_bytes: int,
+    max_state_bytes: int,
+    log_commits: int,
+    verifications: int,
+    counters: Counter[str],
 ) -> bytes:
     """The report as UTF-8 JSON (fields are described in docs/operations.md)."""
     return msgspec.json.encode(
@@ -30,6 +36,8 @@ def report(
             "amnesiac": core.amnesia.goal is not None,
             "recovering_above": _goal(core.amnesia.goal),
             "transfer": _transfer(core.transfer),
+            "state_bytes": state_bytes,
+            "max_state_bytes": max_state_bytes,
             "log_commits": log_commits,
             "verifications": verifications,
             "counters": dict(sorted(counters.items())),

@@ -1,15 +1,17 @@
 """Clients' sessions as replicated state: what was executed, and the results not yet acknowledged.
 
-Three kinds of records in the sessions map; numbers are 8 bytes, big-endian:
+Four kinds of records in the sessions map; numbers are 8 bytes, big-endian:
 
     c <client>                     the client's highest evicted session number, kept for ever (R45)
     h <client> <session>           Header
     o <client> <session> <bundle>  Outcome of an executed bundle above the session's low mark
+    s                              where the search for idle sessions goes on: a header's key
 
 Session numbers begin at 1.
 """
 
 from bisect import bisect_right
+from itertools import islice
 
 import msgspec
 from msgspec import Struct
@@ -21,7 +23,9 @@ from pbft.messages import Results
 CLIENTS, CLIENTS_END = b"c", b"d"
 HEADERS, HEADERS_END = b"h", b"i"
 OUTCOMES = b"o"
+SEARCHED = b"s"
 _KEY_BYTES = 32
+SEARCH_STEP = 64  # sessions that one search for idle ones looks at
 
 
 class Header(Struct, frozen=True, array_like=True):
@@ -32,6 +36,7 @@ class Header(Struct, frozen=True, array_like=True):
     opening: bytes  # the digest of the request that opened it
     executed: tuple[int, ...]  # bundles above `low`, in order
     sizes: tuple[int, ...]  # bytes of their outcomes
+    time: int  # the agreed time (µs) at which it last executed something
 
 
 class Outcome(Struct, frozen=True, array_like=True):
@@ -117,17 +122,38 @@ class Sessions:
 
     # -- opening and evicting
 
-    def open(self, key: Key, request: bytes, seq: int) -> None:
+    def open(self, key: Key, request: bytes, seq: int, time: int) -> None:
         """Open a free session; the client's least recently used one makes room for it."""
         live = self._sessions_of(key[0])
         if len(live) >= self._per_client:
             self._evict(min(live, key=lambda pair: (pair[1].used, pair[0][1])))
-        self._save(key, Header(0, seq, request, (), ()))
+        self._save(key, Header(0, seq, request, (), (), time))
 
     def _sessions_of(self, client: bytes) -> list[tuple[Key, Header]]:
         self._write_back()
         start, end = HEADERS + client, HEADERS + client + b"\xff" * 9
         return [(_key_of(key), _headers.decode(raw)) for key, raw in self._state.range(start, end)]
+
+    def evict_idle(self, since: int) -> None:
+        """Evict those of the next few sessions that were last used before `since` (agreed µs).
+
+        A round over all sessions takes as many calls as it must: each is bounded, and where the
+        next one goes on is replicated state.
+        """
+        self._write_back()
+        start = self._state.get(SEARCHED) or HEADERS
+        found = self._state.range(start, HEADERS_END)
+        looked_at = [(key, _headers.decode(raw)) for key, raw in islice(found, SEARCH_STEP)]
+        for raw_key, header in looked_at:
+            if header.time < since:
+                self._evict((_key_of(raw_key), header))
+        self._search_from(looked_at[-1][0] + b"\0" if len(looked_at) == SEARCH_STEP else None)
+
+    def _search_from(self, key: bytes | None) -> None:
+        if key is not None:
+            self._state.put(SEARCHED, key)
+        elif self._state.get(SEARCHED) is not None:
+            self._state.delete(SEARCHED)
 
     def _evict(self, victim: tuple[Key, Header]) -> None:
         key, header = victim
@@ -153,10 +179,10 @@ class Sessions:
             self._state.delete(_outcome_key(key, bundle))
         self._keep(key[0], -sum(header.sizes[:freed]))
         kept = header.executed[freed:], header.sizes[freed:]
-        return self._save(key, Header(upto, header.used, header.opening, *kept))
+        return self._save(key, Header(upto, header.used, header.opening, *kept, header.time))
 
-    def record(self, key: Key, bundle: int, outcome: Outcome, seq: int) -> None:
-        """Keep what came of a bundle that was executed at `seq`."""
+    def record(self, key: Key, bundle: int, outcome: Outcome, seq: int, time: int) -> None:
+        """Keep what came of a bundle that was executed at `seq`, at the agreed `time` (µs)."""
         header = self.header(key)
         assert header is not None, "only bundles of a live session execute"
         raw = _encode(outcome)
@@ -165,7 +191,7 @@ class Sessions:
         at = bisect_right(header.executed, bundle)
         executed = (*header.executed[:at], bundle, *header.executed[at:])
         sizes = (*header.sizes[:at], len(raw), *header.sizes[at:])
-        self._save(key, Header(header.low, seq, header.opening, executed, sizes))
+        self._save(key, Header(header.low, seq, header.opening, executed, sizes, time))
 
     def room(self, key: Key, most: int, wanted: int) -> int:
         """Of `most` bytes, those that may still be kept for this session's client.

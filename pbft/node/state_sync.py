@@ -44,13 +44,14 @@ class PinnedCheckpoints:
         self._pins: dict[int, Pin] = {}
 
     def pin(self, state: PinnedState, now: int) -> None:
-        """Keep one more from `now` (µs) on; what is old and not in use goes."""
+        """Keep one more from `now` (µs) on; what is old and not in use goes, or room is scarce."""
         seq = state.summary.seq
         if old := self._pins.pop(seq, None):
             old.state.close()
         self._pins[seq] = Pin(state, now)
-        for seq in sorted(self._pins)[:-PINNED_CHECKPOINTS]:
-            if len(self._pins) > MAX_PINS or not _in_use(self._pins[seq], now):
+        for seq in sorted(self._pins)[: -1 if state.crowded else -PINNED_CHECKPOINTS]:
+            full = state.crowded or len(self._pins) > MAX_PINS
+            if full or not _in_use(self._pins[seq], now):
                 self._pins.pop(seq).state.close()
 
     def use(self, seq: int, now: int) -> PinnedState | None:

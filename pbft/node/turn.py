@@ -283,4 +283,7 @@ class Node:
     def report(self) -> bytes:
         """What this replica says of itself, as JSON."""
         checked = self.authenticator.verifications
-        return report(self._context.id, self.core, self._log.commits, checked, self.counters)
+        size, most = self.store.application.size.most, self._context.parameters.max_state_bytes
+        return report(
+            self._context.id, self.core, size, most, self._log.commits, checked, self.counters
+        )

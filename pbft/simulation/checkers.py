@@ -8,12 +8,15 @@ from pbft.codec import batch_digest, decode_body, request_digest
 from pbft.core.output import Execute, Note
 from pbft.messages import (
     CONFLICT,
+    EXECUTED,
+    REFUSED,
     SESSION_EXPIRED,
     CommittedBatch,
     Envelope,
     Packet,
     ReadReply,
     Reply,
+    ReplyLeaf,
     Request,
     StateSummary,
 )
@@ -164,9 +167,15 @@ class Witness(Observer):
         self.promises.sent(machine.replica, packet)
         if isinstance(packet, CommittedBatch):
             self.counts["batch-served"] += 1
-        elif isinstance(packet, Reply) and packet.leaf.status in _STATUSES:
-            self.counts[_STATUSES[packet.leaf.status]] += 1
+        elif isinstance(packet, Reply):
+            self._count_reply(packet.leaf)
         elif isinstance(packet, Envelope) and packet.body[_TAG_AT] == _READ_REPLY:
             reply = decode_body(packet.body)
             assert isinstance(reply, ReadReply)
             self.counts["read-refused" if reply.refused else "read-answered"] += 1
+
+    def _count_reply(self, leaf: ReplyLeaf) -> None:
+        if leaf.status in _STATUSES:
+            self.counts[_STATUSES[leaf.status]] += 1
+        elif leaf.status == EXECUTED and any(result.code == REFUSED for result in leaf.results):
+            self.counts["quota-refused"] += 1

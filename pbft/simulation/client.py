@@ -166,7 +166,7 @@ class SimulatedClient:
         known = self._workload.finished(call, completion.result)
         action = call.entry.action
         self._world.record(self.endpoint, action.name, call.entry.key, repr(completion.result))
-        if known and action is not Action.GET:
+        if isinstance(completion.result, bytes) and action is not Action.GET:
             self._ledger.acknowledged(call.operation)
         owed = number in self._owed
         self._owed.pop(number, None)

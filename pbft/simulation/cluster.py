@@ -26,8 +26,8 @@ from pbft.simulation.world import World
 class WatchedStore(KeyValueStore):
     """The key-value store, which tells the checkers of every write that is applied."""
 
-    def __init__(self, on_apply: Callable[[bytes], None]) -> None:
-        super().__init__()
+    def __init__(self, history: int, on_apply: Callable[[bytes], None]) -> None:
+        super().__init__(history)
         self._on_apply = on_apply
 
     def apply(self, state: State, operation: bytes, context: OperationContext) -> bytes:
@@ -77,7 +77,9 @@ class SimulatedCluster:
             replica,
             self._replica_signers[replica],
             self.verifier,
-            lambda: WatchedStore(lambda operation: self.ledger.on_apply(machine, operation)),
+            lambda: WatchedStore(
+                self.scenario.history, lambda operation: self.ledger.on_apply(machine, operation)
+            ),
             self.witness,
             faulty=faulty,
             twinned=replica in self.scenario.twins,

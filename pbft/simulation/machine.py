@@ -105,7 +105,7 @@ class Machine:
         self._faulty = faulty
         self._random = Random(world.random.getrandbits(64))
         self._fuse = Fuse()
-        self._disks = self._empty_disks()
+        self.log_disk, self.state_disk = self._empty_disks()
         self._wire: Transport = Wire(
             self.endpoint,
             replica,
@@ -146,8 +146,8 @@ class Machine:
         node = Watched(
             context,
             self._application(),
-            LogStore(self._disks[0]),
-            StateStore(self._disks[1]),
+            LogStore(self.log_disk),
+            StateStore(self.state_disk),
             self,
             transport,
             self._verifier,
@@ -170,9 +170,9 @@ class Machine:
         self._turn_at = None
         self._life += 1
         self._fuse.light(None)
-        for disk in self._disks:
+        for disk in (self.log_disk, self.state_disk):
             disk.crash()
-        if unfinished is not None and StateStore(self._disks[1]).seq >= unfinished.seq:
+        if unfinished is not None and StateStore(self.state_disk).seq >= unfinished.seq:
             self._observer.on_execute(self, unfinished)  # flushed: it will not execute it again
         self._world.record(self.endpoint, "crash", self.halted)
         self._observer.on_crash(self)
@@ -184,12 +184,12 @@ class Machine:
 
     def image(self) -> tuple[Disk, Disk]:
         """A copy of the disks of a machine that is off."""
-        return self._disks[0].copy(), self._disks[1].copy()
+        return self.log_disk.copy(), self.state_disk.copy()
 
     def replace_disks(self, image: tuple[Disk, Disk] | None) -> None:
         """Start next time from an older image, or from nothing: it may have forgotten (R41)."""
         assert not self.alive
-        self._disks = self._empty_disks() if image is None else image
+        self.log_disk, self.state_disk = self._empty_disks() if image is None else image
         self._forgetful = True
 
     @property
@@ -207,7 +207,7 @@ class Machine:
 
     def accused(self) -> list[int]:
         """Whom the evidence on its disk convicts."""
-        return [record.culprit for record in LogStore(self._disks[0]).restore().evidence]
+        return [record.culprit for record in LogStore(self.log_disk).restore().evidence]
 
     # -- turns
 

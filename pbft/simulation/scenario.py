@@ -14,6 +14,7 @@ SIZES = (4, 4, 4, 4, 5, 6, 7)
 WATERMARKS = ((8, 32), (8, 16), (4, 8))  # checkpoint interval and window
 ED25519_EVERY = 16
 SECOND = 1_000_000
+LONG_HISTORY = 10_000
 
 CALM = Parameters(
     checkpoint_interval=8,
@@ -49,6 +50,7 @@ class Scenario(Struct, frozen=True):
     ed25519: bool = False
     trouble: int = 6 * SECOND  # how long faults are injected
     parameters: Parameters = CALM
+    history: int = LONG_HISTORY  # revisions that the store keeps
 
     @property
     def patience(self) -> int:
@@ -90,6 +92,7 @@ def scenario_of(
         ed25519=seed % ED25519_EVERY == 0,
         trouble=random.randint(2, 5) * SECOND,
         parameters=_parameters(random),
+        history=random.choice((LONG_HISTORY, 8, 2)),
     )
 
 
@@ -101,6 +104,8 @@ def _parameters(random: Random) -> Parameters:
         window=window,
         pipeline_depth=random.randint(1, 4),
         sessions_per_client=random.choice((2, 3, 8)),
+        max_state_bytes=random.choice((CALM.max_state_bytes, CALM.max_state_bytes, 6_000, 3_000)),
+        session_idle_ms=random.choice((CALM.session_idle_ms, 2_000)),
     )
 
 

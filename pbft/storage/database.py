@@ -88,6 +88,11 @@ class Database(Protocol):
         """Open a view of what is committed now. It may be used and closed on any thread."""
         ...
 
+    @property
+    def crowded(self) -> bool:
+        """Whether half of the room that it may ever take is taken."""
+        ...
+
     def close(self) -> None:
         """Forget what is open, release the directory. Idempotent."""
         ...

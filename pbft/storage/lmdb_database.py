@@ -6,6 +6,8 @@ would pull the memory from under open transactions. Every value carries a checks
 its key and itself, since LMDB has none of its own (R41).
 """
 
+import errno
+import os
 import struct
 import threading
 from collections.abc import Iterator, Sequence
@@ -19,7 +21,10 @@ from pbft.storage.directory_lock import DirectoryLock, sync_directory
 
 CHECKSUM_BYTES = 8
 MAX_SNAPSHOTS = 64
-DATA_NAME = "data.mdb"
+FULL = "the disk is full: make room on it and start again, nothing is lost"
+DATA_NAME, LOCK_NAME = "data.mdb", "lock.mdb"
+LOCK_BYTES = 128 + 64 * MAX_SNAPSHOTS  # its head, and a line for each reader
+FULL_BYTES = 64 * 1024  # a disk on which no more is left is full
 
 
 class Table:
@@ -63,20 +68,27 @@ class LmdbDatabase:
         self, path: Path, tables: Sequence[str], map_bytes: int, *, durable: bool = True
     ) -> None:
         self._path = path
+        self._map_bytes = map_bytes
         self._dead: str | None = None
         self._writer: LmdbTransaction | None = None
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _check_size(path / DATA_NAME, map_bytes)
             self._lock = DirectoryLock(path)
         except OSError as error:
-            raise StorageFailure(f"cannot open the database in {path}: {error}") from None
+            raise StorageFailure(
+                f"cannot open the database in {path}: {self._reason(error)}"
+            ) from None
         try:
             self._open(tables, map_bytes, durable)
         except (lmdb.Error, OSError) as error:
             self._lock.release()
-            raise StorageFailure(f"cannot open the database in {path}: {_reason(error)}") from None
+            raise StorageFailure(
+                f"cannot open the database in {path}: {self._reason(error)}"
+            ) from None
 
     def _open(self, tables: Sequence[str], map_bytes: int, durable: bool) -> None:
+        _reserve_lock_file(self._path / LOCK_NAME)
         self._environment = lmdb.open(
             str(self._path),
             map_size=map_bytes,
@@ -98,8 +110,7 @@ class LmdbDatabase:
 
     def _pad(self) -> None:
         """Where the file was cut short, reading it must give an error and not SIGBUS."""
-        pages = self._environment.info()["last_pgno"] + 1
-        expected = pages * self._environment.stat()["psize"]
+        expected = self.pages * self.page_bytes
         with open(self._path / DATA_NAME, "r+b") as data:
             if data.seek(0, 2) < expected:
                 data.truncate(expected)
@@ -123,6 +134,33 @@ class LmdbDatabase:
         except lmdb.Error as error:
             raise self.failed(error) from None
 
+    @property
+    def crowded(self) -> bool:
+        """Whether the file has ever had half of its bound; it keeps its length."""
+        return 2 * self.pages * self.page_bytes > self._map_bytes
+
+    @property
+    def page_bytes(self) -> int:
+        """The size of a page."""
+        size: int = self._environment.stat()["psize"]
+        return size
+
+    @property
+    def pages(self) -> int:
+        """How many pages the file has, free ones included; it never gets fewer."""
+        last: int = self._environment.info()["last_pgno"]
+        return last + 1
+
+    @property
+    def used_pages(self) -> int:
+        """How many of them hold records as they are now; the others are free or hold old ones."""
+        with self._environment.begin() as transaction:
+            trees = [transaction.stat(table.handle) for table in self._tables.values()]
+        trees.append(self._environment.stat())
+        return sum(
+            tree["branch_pages"] + tree["leaf_pages"] + tree["overflow_pages"] for tree in trees
+        )
+
     def close(self) -> None:
         """Abort what is open and let others open the directory. Idempotent."""
         if self._writer is not None:
@@ -142,7 +180,7 @@ class LmdbDatabase:
 
     def failed(self, error: Exception) -> StorageFailure:
         """What to raise where LMDB raised `error`."""
-        return StorageFailure(f"the database in {self._path} failed: {_reason(error)}")
+        return StorageFailure(f"the database in {self._path} failed: {self._reason(error)}")
 
     def written(self) -> None:
         """The write transaction has ended."""
@@ -150,8 +188,20 @@ class LmdbDatabase:
 
     def die(self, error: Exception) -> StorageFailure:
         """A commit has failed: nobody knows what reached the disk, so refuse all that follows."""
-        self._dead = f"a commit failed ({_reason(error)})"
+        self._dead = f"a commit failed ({self._reason(error)})"
         return self.failed(error)
+
+    def _reason(self, error: Exception) -> str:
+        return FULL if self._is_full(error) else _reason(error)
+
+    def _is_full(self, error: Exception) -> bool:
+        """LMDB calls it an input/output error where the last write before the end was cut short."""
+        if isinstance(error, lmdb.DiskError) or getattr(error, "errno", None) == errno.ENOSPC:
+            return True
+        if not str(error).endswith(os.strerror(errno.EIO)):
+            return False
+        disk = os.statvfs(self._path)
+        return disk.f_bavail * disk.f_frsize <= FULL_BYTES
 
 
 class LmdbReader:
@@ -282,9 +332,26 @@ class LmdbTransaction(LmdbReader):
         self._open = False
 
 
+def _check_size(file: Path, bound: int) -> None:
+    size = file.stat().st_size if file.exists() else 0
+    if size > bound:
+        raise StorageFailure(
+            f"{file} has {size} bytes, more than its bound of {bound}: start with a larger one"
+        )
+
+
+def _reserve_lock_file(path: Path) -> None:
+    """LMDB writes this file through its map: where the disk has no room, that would be SIGBUS."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.posix_fallocate(handle, 0, LOCK_BYTES)
+    finally:
+        os.close(handle)
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, lmdb.MapFullError):
-        return "it has reached its configured size"
+        return "it has reached its configured size: start with a larger one, nothing is lost"
     if isinstance(error, lmdb.InvalidError | lmdb.VersionMismatchError | lmdb.CorruptedError):
         return "the file is damaged, or it is no LMDB database"
     if isinstance(error, lmdb.ReadersFullError):

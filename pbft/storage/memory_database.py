@@ -39,6 +39,11 @@ class MemoryDatabase:
         self._readers[id(snapshot)] = snapshot
         return snapshot
 
+    @property
+    def crowded(self) -> bool:
+        """Never: its room has no bound."""
+        return False
+
     def close(self) -> None:
         """End everything that is open. Idempotent."""
         for reader in [*self._readers.values(), *filter(None, (self._writer,))]:

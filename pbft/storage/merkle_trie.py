@@ -108,6 +108,13 @@ class MerkleTrie:
             return INNER_BYTES
         return sum(entry.size for entry in found.values())
 
+    def extent(self, reader: Reader) -> tuple[int, int]:
+        """How many entries the table has, and the bytes of their keys and values."""
+        found = self._subtree(reader, self.path)
+        if isinstance(found, Inner):
+            return sum(found.counts), sum(found.sizes)
+        return len(found), sum(entry.size for entry in found.values())
+
     def keys_below(self, reader: Reader, path: TreePath) -> Iterator[bytes]:
         """The keys of all entries below `path`; lazily."""
         found = self._subtree(reader, path)

@@ -6,11 +6,15 @@ from pbft.storage.state_trees import tree_at
 
 
 class PinnedState:
-    """The state with this `summary`, readable node by node until it is closed."""
+    """The state with this `summary`, readable node by node until it is closed.
 
-    def __init__(self, snapshot: Snapshot, summary: StateSummary) -> None:
+    `crowded`: there is little room on the disk for pages that older states alone hold.
+    """
+
+    def __init__(self, snapshot: Snapshot, summary: StateSummary, crowded: bool) -> None:
         self._snapshot = snapshot
         self.summary = summary
+        self.crowded = crowded
 
     def node(self, path: TreePath) -> TreeNode:
         """The node of the subtree below `path`. Raises ValueError for what is no path."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pbft.apps.state_machine import MAX_KEY_BYTES, MAX_VALUE_BYTES, Refused
 from pbft.storage.database import Reader
 from pbft.storage.overlay import Absent, Change, Overlay
+from pbft.storage.state_size import StateSize
 
 
 class StateIncomplete(Exception):
@@ -18,13 +19,14 @@ class Map:
     """The State of `pbft.apps.state_machine` over the table `name`.
 
     Writing without an open batch is a RuntimeError. What is neither bytes nor of a proper length is
-    refused here, alike on every replica, and not when it is flushed.
+    refused here, alike on every replica, and not when it is flushed. `size` says how large it is.
     """
 
     def __init__(self, name: str, reader: Reader | None) -> None:
         self.name = name
         self._reader = reader
         self._overlay = Overlay()
+        self.size = StateSize(self._load)
         self._undo: list[tuple[bytes, Change]] | None = None
         self._writable = False
         self._epoch = 0
@@ -33,11 +35,7 @@ class Map:
         """The value under `key`, or None. Raises TypeError, StateIncomplete, StorageFailure."""
         _check_bytes(key)
         change = self._overlay.get(key)
-        if not isinstance(change, Absent):
-            return change
-        if self._reader is None:
-            raise StateIncomplete
-        return self._reader.get(self.name, key)
+        return self._load(key) if isinstance(change, Absent) else change
 
     def range(
         self, start: bytes = b"", end: bytes | None = None, *, reverse: bool = False
@@ -76,12 +74,16 @@ class Map:
         self._epoch += 1
         self._writable = True
 
-    def rebase(self, reader: Reader | None) -> None:
-        """Drop all changes, end the batch and go on over `reader`; None: nothing can be read."""
+    def rebase(self, reader: Reader | None, size: int) -> None:
+        """Drop all changes, end the batch and go on over `reader`; None: nothing can be read.
+
+        `size` is that of the table in `reader` (bytes, see `state_size`).
+        """
         self._epoch += 1
         self._writable = False
         self._reader = reader
         self._overlay.clear()
+        self.size.rebase(size)
 
     def remember(self) -> None:
         """Start to note what would undo the changes from here on."""
@@ -106,7 +108,14 @@ class Map:
             self._undo.append((key, before))
 
     def _set(self, key: bytes, change: Change) -> Change:
-        return self._overlay.set(key, change)
+        before = self._overlay.set(key, change)
+        self.size.changed(key, before, change)
+        return before
+
+    def _load(self, key: bytes) -> bytes | None:
+        if self._reader is None:
+            raise StateIncomplete
+        return self._reader.get(self.name, key)
 
     def _walk(
         self, start: bytes, end: bytes | None, reverse: bool, epoch: int

@@ -16,6 +16,7 @@ from pbft.messages import StateSummary, TreeNode, TreePath
 from pbft.storage.database import CorruptRecord, Database, Reader, Snapshot, reading, writing
 from pbft.storage.pinned_state import PinnedState
 from pbft.storage.state_map import Map, StateIncomplete
+from pbft.storage.state_size import ENTRY_BYTES
 from pbft.storage.state_trees import TREES, replacement, tree_at, write_entries
 from pbft.storage.tree_node import EMPTY_DIGEST
 
@@ -45,6 +46,8 @@ class StateStore:
         self._savepoint: Savepoint | None = None
         if self.transfer_target is not None:
             self._let_go()
+        else:
+            self._rebase()
 
     # --- execution ---------------------------------------------------------------------------
 
@@ -104,7 +107,7 @@ class StateStore:
         Raises StateIncomplete.
         """
         summary = self.summary()
-        return PinnedState(self._database.snapshot(), summary)
+        return PinnedState(self._database.snapshot(), summary, self._database.crowded)
 
     # --- fetching the state of others --------------------------------------------------------
 
@@ -175,13 +178,17 @@ class StateStore:
         self._flushed = flushed
         self.seq, self.time = flushed.seq, flushed.time
         self._base = self._database.snapshot()
-        for state in self._maps():
-            state.rebase(self._base)
+        self._rebase()
+
+    def _rebase(self) -> None:
+        for tree, state in zip(TREES, self._maps(), strict=True):
+            entries, size = tree.extent(self._base)
+            state.rebase(self._base, size + entries * ENTRY_BYTES)
 
     def _let_go(self) -> None:
         self._base.close()
         for state in self._maps():
-            state.rebase(None)
+            state.rebase(None, 0)
 
     def _check_complete(self) -> None:
         if self.transfer_target is not None:

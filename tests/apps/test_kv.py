@@ -19,7 +19,7 @@ from pbft.apps.kv_codec import (
     prefix_end,
 )
 from pbft.apps.kv_layout import decode_head
-from pbft.apps.state_machine import Refused
+from pbft.apps.state_machine import Context, Refused
 
 WHOLE = (FROM_KEY, FROM_KEY)
 
@@ -166,6 +166,19 @@ def test_sweeping_goes_on_over_several_operations_until_nothing_is_left_to_sweep
     assert len(store.state.entries) == 1 + 128 + 128 + 1 + 128
     head = decode_head(store.state.get(b"m"))
     assert head.swept >= head.compacted << 20
+
+
+def test_ticks_sweep_what_is_compacted_until_nothing_is_left(store) -> None:
+    for _ in range(20):
+        store.do(Txn(success=tuple(Put(b"%d" % number, b"") for number in range(128))))
+    assert store.machine.next_deadline(store.state) is None
+    store.do(Compact(store.ask(Range(b"x")).revision))
+    context, ticks = Context(time=1, client=b"", session=0, seq=1), 0
+    while store.machine.next_deadline(store.state) is not None:
+        store.machine.tick(store.state, context)
+        ticks += 1
+    assert ticks == 3  # 1,024 changes at a time, of which the compaction itself has looked at 256
+    assert len(store.state.entries) == 1 + 128 + 128
 
 
 def test_history_of_no_revision_at_all_is_a_mistake() -> None:

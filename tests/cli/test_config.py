@@ -134,6 +134,16 @@ def test_an_edited_file_is_refused(tmp_path: Path, old: str, new: str) -> None:
         ("window = 256", f"window = {2**70}", "window must be between 1 and 4096"),
         ("view_timeout_ms = 1000", "view_timeout_ms = 0", "view_timeout_ms must be between 1 and"),
         ("pipeline_depth = 4", "pipeline_depth = -4", "pipeline_depth must be between 1 and"),
+        (
+            "max_state_bytes = 4294967296",
+            "max_state_bytes = 1000",
+            "max_operation_bytes must not be above max_state_bytes",
+        ),
+        (
+            "max_state_bytes = 4294967296",
+            "max_state_bytes = 1099511627777",
+            "max_state_bytes must be between 1 and 1099511627776",
+        ),
         ("pipeline_depth = 4", "pipeline_depth = 513", "pipeline_depth must not be above window"),
         ("heartbeat_timeout_ms = 700", "heartbeat_timeout_ms = 100", "must be above heartbeat_int"),
         ("[cluster]", "[cluster", "not valid TOML"),

@@ -169,6 +169,28 @@ def test_operations_of_a_lost_session_are_never_sent_again(driver, status):
 
 
 @pytest.mark.rule("R45")
+def test_a_client_that_was_idle_for_long_opens_a_new_session_before_its_old_one_is_evicted(driver):
+    half = driver.cluster.config.parameters.session_idle_ms * 1000 // 2
+    driver.session.submit(b"first")
+    (request,) = driver.take_requests()
+    driver.poll(half + 1)
+    (again,) = driver.take_requests()  # what is in flight stays in its session
+    assert again == request
+    driver.agree(request)
+    late = driver.session.submit(b"late")
+    (opening,) = driver.take_requests()
+    assert driver.request(opening).bundle == 0
+    driver.agree(opening)
+    (second,) = driver.take_requests()
+    driver.agree(second)
+    assert driver.result(late) == b"did late"
+    driver.poll(half - SECOND)
+    driver.session.submit(b"in time")
+    (third,) = driver.take_requests()
+    assert driver.request(third).session == driver.request(second).session
+
+
+@pytest.mark.rule("R45")
 def test_operations_never_sent_are_sent_in_the_new_session(driver):
     sent = driver.session.submit(b"sent")
     (request,) = driver.take_requests()

@@ -179,6 +179,7 @@ class Grown:
     """A state that keeps more of the file than it may."""
 
     growth = MAX_GROWTH_BYTES + 1
+    crowded = False
 
     def __init__(self, state: PinnedState) -> None:
         self.summary, self.close = state.summary, state.close
@@ -192,6 +193,26 @@ def state_of(value: bytes, keys: int) -> PinnedState:
     store.application.put(b"7", value)
     store.flush()
     return store.pin()
+
+
+@pytest.mark.rule("R23")
+def test_older_checkpoints_are_let_go_where_room_is_scarce() -> None:
+    store = StateStore(database := MemoryDatabase(STATE_TABLES))
+    pins = PinnedCheckpoints()
+
+    def checkpoint(seq: int) -> int:
+        """How many states are served after one more."""
+        store.begin_batch(seq, 10)
+        store.flush()
+        pins.pin(store.pin(), 0)
+        return sum(pins.use(each, 0) is not None for each in range(1, seq + 1))
+
+    assert [checkpoint(seq) for seq in (1, 2, 3, 4)] == [1, 2, 3, 4], "those in use too"
+    type(database).crowded, before = True, type(database).crowded
+    try:
+        assert checkpoint(5) == 1
+    finally:
+        type(database).crowded = before
 
 
 @pytest.mark.rule("R22")

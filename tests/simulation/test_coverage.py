@@ -12,6 +12,7 @@ EVENTS = (
     "checkpoint-stable",
     "conflict",
     "power-cut",
+    "quota-refused",
     "read-answered",
     "read-refused",
     "session-expired",

@@ -27,6 +27,7 @@ from pbft.node.log_store import LogStore
 from pbft.node.turn import Node
 from pbft.simulation.runner import run
 from pbft.simulation.scenario import Scenario, scenario_of, stress_of
+from pbft.storage.state_store import StateStore
 
 Patch = pytest.MonkeyPatch
 
@@ -172,6 +173,16 @@ def votes_are_forgotten_at_a_restart(patch: Patch) -> None:
     patch.setattr(LogStore, "restore", forgetful)
 
 
+def a_restarted_replica_counts_its_state_from_nothing(patch: Patch) -> None:
+    begin = StateStore.__init__
+
+    def forgetful(self: StateStore, database: Any) -> None:
+        begin(self, database)
+        self.application.size.rebase(0)
+
+    patch.setattr(StateStore, "__init__", forgetful)
+
+
 class Mutant(Struct, frozen=True):
     """A bug, the scenario of a seed that may show it, and what the checkers then say."""
 
@@ -188,6 +199,11 @@ def in_small_batches(seed: int) -> Scenario:
     scenario = stress_of(seed, "storm")
     small = replace(scenario.parameters, max_batch_requests=1, pipeline_depth=8)
     return replace(scenario, parameters=small)
+
+
+def with_little_room(seed: int) -> Scenario:
+    scenario = stress_of(seed, "outage")
+    return replace(scenario, parameters=replace(scenario.parameters, max_state_bytes=6_000))
 
 
 def with_a_twin(seed: int) -> Scenario:
@@ -210,6 +226,7 @@ MUTANTS = (
     Mutant(fast_reads_do_not_wait_for_execution, with_a_twin, ("linearizability",)),
     Mutant(clients_believe_one_reply_less, led_by("lie"), ("results",)),
     Mutant(votes_are_forgotten_at_a_restart, of_kind("outage"), ("promise",)),
+    Mutant(a_restarted_replica_counts_its_state_from_nothing, with_little_room, ("equal digests",)),
 )
 SEEDS = range(1, 25)
 """Most bugs show in every second of them, the shyest in every sixth."""

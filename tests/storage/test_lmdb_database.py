@@ -53,6 +53,48 @@ def test_records_are_there_after_opening_again(tmp_path: Path) -> None:
     again.close()
 
 
+def test_a_file_that_is_larger_than_its_bound_is_refused_and_opens_with_a_larger_one(
+    tmp_path: Path,
+) -> None:
+    database = open_database(tmp_path / "e")
+    fill(database, {b"%d" % number: bytes(1 << 16) for number in range(64)})
+    database.close()
+    with pytest.raises(StorageFailure, match=r"data\.mdb has \d+ bytes, more than its bound of"):
+        open_database(tmp_path / "e", 2 * MIB)
+    again = open_database(tmp_path / "e")
+    with reading(again) as snapshot:
+        assert len(list(snapshot.scan("a"))) == 64
+    again.close()
+
+
+def test_a_database_is_crowded_once_it_has_had_half_of_its_bound(tmp_path: Path) -> None:
+    database = open_database(tmp_path / "e", 8 * MIB)
+    fill(database, {b"%d" % number: bytes(1 << 16) for number in range(48)})
+    assert not database.crowded
+    assert database.used_pages * database.page_bytes > 3 * MIB
+    fill(database, {b"%d" % number: bytes(1 << 16) for number in range(48, 70)})
+    assert database.crowded
+    with writing(database) as transaction:
+        for number in range(70):
+            transaction.delete("a", b"%d" % number)
+    assert database.crowded
+    assert database.used_pages < 10 < database.pages
+    database.close()
+
+
+def test_a_map_that_is_full_is_a_storage_failure_which_a_larger_one_ends(tmp_path: Path) -> None:
+    database = open_database(tmp_path / "e", MIB)
+    fill(database, {b"k": b"v"})
+    with pytest.raises(StorageFailure, match="reached its configured size: start with a larger"):
+        fill(database, {b"%d" % number: bytes(1 << 16) for number in range(48)})
+    database.close()
+    again = open_database(tmp_path / "e", 8 * MIB)
+    with reading(again) as snapshot:
+        assert dict(snapshot.scan("a")) == {b"k": b"v"}
+    fill(again, {b"%d" % number: bytes(1 << 16) for number in range(48)})
+    again.close()
+
+
 def test_the_map_is_sparse(tmp_path: Path) -> None:
     database = open_database(tmp_path / "e", 64 << 30)
     assert (tmp_path / "e" / "data.mdb").stat().st_blocks * 512 < MIB
