@@ -23,6 +23,7 @@ COMMANDS = {
     "node": _Lazy("pbft.cli.node", "node", "Run one replica in the foreground."),
     "cluster": _Lazy("pbft.cli.cluster", "cluster", "Run all replicas on this machine."),
     "kv": _Lazy("pbft.cli.kv", "kv", "Read and write the key-value store."),
+    "verify": _Lazy("pbft.cli.verify", "verify", "Check a proof without asking any replica."),
     "status": _Lazy("pbft.cli.status", "status", "Show how each replica is."),
     "bench": _Lazy("pbft.cli.bench", "bench", "Measure throughput and latency."),
     "simulate": _Lazy("pbft.cli.simulate", "simulate", "Run simulated clusters from seeds."),

@@ -112,12 +112,13 @@ class Parts:
             entered_by=self.views.entered_by,
         )
 
-    @property
-    def may_read(self) -> bool:
-        """Whether a fast read here meets every acknowledged write (R20)."""
+    def may_read(self, at_least: int) -> bool:
+        """Whether a read here meets what is executed up to `at_least`, or with 0 every acknowledged
+        write (R20)."""
         if self.gate.silent or self.queue.paused:
             return False
-        return self.queue.executed >= max(self.gate.highest_commit, self.views.max_seq)
+        known = max(self.gate.highest_commit, self.views.max_seq)
+        return self.queue.executed >= (at_least or known)
 
     def _catch_up(self) -> None:
         ahead = [

@@ -53,6 +53,7 @@ from pbft.messages import (
     Read,
     Request,
     StateNodes,
+    StateQuery,
     Status,
     StatusQuery,
     Suspect,
@@ -64,7 +65,7 @@ from pbft.node.ports import Verifier
 B = TypeVar("B", bound=Body)
 Peer = int | bytes
 
-FROM_CLIENTS = (Request, Read, StatusQuery)
+FROM_CLIENTS = (Request, Read, StatusQuery, StateQuery)
 FROM_REPLICAS = (
     Prepare,
     Commit,

@@ -37,6 +37,10 @@ class PinnedCheckpoints:
         while len(self._pinned) > PINNED_CHECKPOINTS:
             self._pinned.pop(min(self._pinned)).close()
 
+    def use(self, seq: int, _now: int) -> PinnedState | None:
+        """The state after `seq`, if it is still here."""
+        return self._pinned.get(seq)
+
     def serve(self, fetch: FetchState, now: int) -> bool:
         """Send the nodes that were asked for, as many as one answer holds; none if it is gone.
 
