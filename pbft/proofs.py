@@ -32,6 +32,8 @@ FORMAT = 1
 MAX_KEY_BYTES = state_machine.MAX_KEY_BYTES
 MAX_PROOF_BYTES = 32 * 1024 * 1024
 ROOT = bytes([APPLICATION])
+NOTHING = EMPTY_DIGEST
+"""What stands for an empty subtree in place of a digest."""
 MAP, KEY_VALUE = 0, 1
 """What a proof's `key` is one of: the application's map, or the key-value store that lies in it."""
 
@@ -134,15 +136,11 @@ class PartialTree:
     def add(self, nodes: Iterable[TreeNode]) -> None:
         """Take in nodes, parents first. Raises InvalidProof for one that nothing vouches for."""
         for node in nodes:
-            if self._expected.get(node.path, EMPTY_DIGEST) != _digest(node):
+            if self._expected.get(node.path, EMPTY_DIGEST) != checked_digest(node):
                 raise InvalidProof("it holds a tree node that the certified root does not name")
             self._known[node.path] = node
             for branch, digest in enumerate(node.children):
                 self._expected[node.path + bytes([branch])] = digest
-
-    def expected(self, path: TreePath) -> bytes:
-        """The digest of what lies below `path`, whose parent is here."""
-        return self._expected[path]
 
     def lookup(self, key: bytes) -> bytes | None:
         """The value under `key`, or None where the tree has no such key. Raises Unproved."""
@@ -158,8 +156,8 @@ class PartialTree:
         return None
 
 
-def _digest(node: TreeNode) -> bytes | None:
-    """None for what is no node that a tree has: also for an empty one."""
+def checked_digest(node: TreeNode) -> bytes | None:
+    """What vouches for `node`; None for what is no node that a tree has, also for an empty one."""
     try:
         digest = node_digest(node)
     except MalformedNode:

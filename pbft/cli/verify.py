@@ -1,13 +1,14 @@
-"""`pbft verify`: check a proof offline."""
+"""`pbft verify`: check a proof or a backup offline."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 import msgspec
 
 from client.proofs import KEY_VALUE, Proven, verify_proof
+from pbft.backups import BackupReader, is_backup
 from pbft.cli.errors import CliError
 from pbft.cli.kv_text import MAX_NUMBER, Text
 from pbft.config import ClusterConfig
@@ -30,13 +31,19 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--hex", "hexadecimal", is_flag=True, help="Show key and value as digits.")
 def verify(file: Path, cluster: Path, min_seq: int, as_json: bool, hexadecimal: bool) -> None:
-    """Check FILE, a proof from `pbft kv get --proof`, without asking any replica.
+    """Check FILE, from `pbft kv get --proof` or `pbft backup`, without asking any replica.
 
-    Prints what it proves: the key, its value or that it is absent, the sequence number and agreed
-    time of the state that it speaks for (later changes it cannot know), and who has signed. Exit
-    code 1 if it does not hold, or is from before --min-seq.
+    Prints what it proves: the key, its value or that it is absent (of a backup, which is read
+    whole, how many entries it has), the sequence number and agreed time of the state that it speaks
+    for (later changes it cannot know), and who has signed. Exit code 1 if it does not hold, or is
+    from before --min-seq.
     """
     config = load_cluster(cluster)
+    with file.open("rb") as opened:
+        if is_backup(opened.read(32)):
+            opened.seek(0)
+            _verify_backup(opened, config, min_seq, as_json)
+            return
     proven = _proven(file, config, min_seq)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(_as_json(proven))))
@@ -52,6 +59,36 @@ def _proven(file: Path, config: ClusterConfig, min_seq: int) -> Proven:
         return verify_proof(decode_proof(raw), config, min_seq=min_seq)
     except InvalidProof as error:
         raise CliError(f"{file} proves nothing: {error}") from None
+
+
+def _verify_backup(file: BinaryIO, config: ClusterConfig, min_seq: int, as_json: bool) -> None:
+    try:
+        reader = BackupReader(file, config)
+        entries = sum(len(bucket.entries) for bucket in reader.buckets())
+        summary = reader.header.summary
+        if summary.seq < min_seq:
+            raise InvalidProof(f"it holds the state after {summary.seq}, not {min_seq}")
+    except InvalidProof as error:
+        raise CliError(f"{file.name} proves nothing: {error}") from None
+    if as_json:
+        report = {
+            "kind": "backup",
+            "cluster_id": reader.header.cluster_id.hex(),
+            "entries": entries,
+            "application_root": summary.application_root.hex(),
+            "seq": summary.seq,
+            "time": summary.time,
+            "signers": sorted(reader.signers),
+        }
+        click.echo(msgspec.json.format(msgspec.json.encode(report)))
+        return
+    click.echo(f"backup  of {entries} entries, root {summary.application_root.hex()[:16]}")
+    click.echo(_state_line(summary.seq, summary.time))
+    click.echo(f"signed  by {show_signers(reader.signers, config)}")
+
+
+def _state_line(seq: int, time: int) -> str:
+    return f"state   after {seq}, {show_time(time)}"
 
 
 def show_time(time: int) -> str:
@@ -77,7 +114,7 @@ def _lines(proven: Proven, config: ClusterConfig, text: Text) -> list[bytes]:
     if proven.proof.subject == KEY_VALUE and not absent:
         numbers = proven.create_revision, proven.mod_revision, proven.version
         lines.append(b"created at revision %d, modified at %d, version %d" % numbers)
-    state = f"state   after {proven.seq}, {show_time(proven.time)}"
+    state = _state_line(proven.seq, proven.time)
     signed = f"signed  by {show_signers(proven.signers, config)}"
     return [*lines, state.encode(), signed.encode()]
 
