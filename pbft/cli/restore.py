@@ -66,7 +66,6 @@ def restore_replica(
     """
     if path.exists():
         raise CliError(f"{path} exists already and is never overwritten")
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         root = _fill(file, old, new, replica, partial)
