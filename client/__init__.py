@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         RemoteError,
     )
     from client.kv import KV, GetResult
+    from client.proofs import Proven, verify_proof
     from client.sync import SyncClient, SyncKV
 
 __all__ = [
@@ -33,19 +34,23 @@ __all__ = [
     "LocalError",
     "NotConnected",
     "OutcomeUnknown",
+    "Proven",
     "QueueFull",
     "Refused",
     "RemoteError",
     "SyncClient",
     "SyncKV",
+    "verify_proof",
 ]
 
 _HOME = {
     "Client": "client.client",
     "GetResult": "client.kv",
     "KV": "client.kv",
+    "Proven": "client.proofs",
     "SyncClient": "client.sync",
     "SyncKV": "client.sync",
+    "verify_proof": "client.proofs",
 }
 
 

@@ -19,14 +19,18 @@ from client.errors import (
     RemoteError,
 )
 from client.links import Links
+from client.proofs import MAP, Proven, prove
 from client.session import ClientSession
 from client.suspicion import Suspicion
 from client.ticket import Completion, Progress, Ticket
 from crypto.keys import load_signer
 from crypto.signing import Ed25519Verifier, Signer
+from pbft.codec import decode_body
 from pbft.config import ClusterConfig
 from pbft.config_file import load_cluster
 from pbft.core.quorum import Quorum
+from pbft.messages import StateAnswer, TreePath
+from pbft.proofs import MAX_KEY_BYTES
 
 DEFAULT_DEADLINE = 30.0
 _TIMER_GRAIN = 0.001  # seconds; event loops do not time more finely
@@ -47,6 +51,7 @@ class Client:
         if signer.public_key not in config.client_keys():
             raise LocalError("this key is none of the clients' in the cluster's configuration")
         self._session = self._fresh_session()
+        self._token = 0  # of earlier openings
         self._weak = Quorum(len(config.replicas)).w
         self._futures: dict[Ticket, asyncio.Future[bytes]] = {}
         self._links: Links | None = None
@@ -69,6 +74,7 @@ class Client:
     async def __aenter__(self) -> Self:
         if self._links is not None:
             raise LocalError("the client is open already")
+        self._token = max(self._token, self._session.token)
         self._session = self._fresh_session()  # a seed of its own, also after a fork
         self._loop = asyncio.get_running_loop()
         self._epoch = time.time_ns() // 1000 - int(self._loop.time() * 1e6)
@@ -125,6 +131,69 @@ class Client:
             return self._session.read(operation, deadline=until)
 
         return await self._wait(start)
+
+    async def read(
+        self, operation: bytes, *, at_least: int | None = None, deadline: float | None = None
+    ) -> bytes:
+        """Answer a read-only `operation` from a state that is not before what this client has seen.
+
+        `at_least` is a `token`, by default this client's own. What others have written meanwhile
+        may be missing; in return w replicas are enough. With 0 it is a `query`. Raises as that.
+        """
+        seen = self.token if at_least is None else at_least
+        return await self._wait(
+            lambda: self._session.read(operation, at_least=seen, deadline=self._until(deadline))
+        )
+
+    @property
+    def token(self) -> int:
+        """How far this client has seen the state, as a sequence number: keep it over a restart."""
+        return max(self._token, self._session.token)
+
+    async def prove(
+        self,
+        key: bytes,
+        *,
+        subject: int = MAP,
+        min_seq: int = 0,
+        deadline: float | None = None,
+    ) -> Proven:
+        """What the newest stable checkpoint's state has under `key`, with a proof.
+
+        `key` is one of the application's map, or with `subject` KEY_VALUE of the key-value store.
+        `min_seq` asks for a state that is not older. There is a checkpoint after every
+        `checkpoint_interval` batches, so in an idle cluster none may come. Raises LocalError,
+        DeadlineExceeded with the reason, NotConnected.
+        """
+        if not 1 <= len(key) <= MAX_KEY_BYTES:
+            raise LocalError(f"a key has 1 to {MAX_KEY_BYTES} bytes")
+        replicas = [replica.id for replica in self._config.replicas]
+        start = secrets.randbelow(len(replicas))
+        return await prove(
+            self,
+            self._config,
+            key,
+            subject,
+            min_seq=min_seq,
+            deadline=self._deadline if deadline is None else deadline,
+            replicas=replicas[start:] + replicas[:start],
+        )
+
+    async def ask_state(
+        self, replica: int, seq: int, paths: tuple[TreePath, ...], deadline: float
+    ) -> StateAnswer:
+        """What `replica` says of the state after `seq` (0: its newest stable checkpoint), unproved.
+
+        Raises DeadlineExceeded, LocalError.
+        """
+        raw = await self._wait(
+            lambda: self._session.ask_state(
+                replica, seq, paths, self._now(), deadline=self._until(deadline)
+            )
+        )
+        answer = decode_body(raw)
+        assert isinstance(answer, StateAnswer)
+        return answer
 
     async def status(self, replica: int, deadline: float | None = None) -> dict[str, Any]:
         """What `replica` says of itself. Raises NotConnected, DeadlineExceeded, RemoteError."""

@@ -4,9 +4,11 @@ from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
-from client.errors import RemoteError
+from client.errors import LocalError, RemoteError
+from client.proofs import KEY_VALUE, MAP, Proven
 from client.transactions import op_delete, op_delete_range, op_put, op_range
 from pbft.apps.kv_codec import (
+    MAX_KEY_BYTES,
     AnyOperation,
     Compact,
     CompactResult,
@@ -35,6 +37,10 @@ class Submitter(Protocol):
 
     async def query(self, operation: bytes, *, ordered: bool = False) -> bytes: ...
 
+    async def read(self, operation: bytes, *, at_least: int | None = None) -> bytes: ...
+
+    async def prove(self, key: bytes, *, subject: int = MAP, min_seq: int = 0) -> Proven: ...
+
 
 class GetResult(Struct, frozen=True):
     """One key's state; `value` is None, and its numbers are 0, where it is not there.
@@ -59,10 +65,29 @@ class KV:
         """Set `key`; with `prev` the result's `prev_kv` is what was there before, or None."""
         return await self._submit(op_put(key, value, prev=prev), PutResult)
 
-    async def get(self, key: bytes, *, revision: int = 0, ordered: bool = False) -> GetResult:
-        """Look up `key`, now or as of `revision`; `ordered` skips the fast read."""
-        result = await self._query(Range(key, revision=revision), ordered)
-        return _single(result)
+    async def get(
+        self,
+        key: bytes,
+        *,
+        revision: int = 0,
+        ordered: bool = False,
+        at_least: int | None = None,
+    ) -> GetResult:
+        """Look up `key`, now or as of `revision`; `ordered` skips the fast read.
+
+        With `at_least`, a client's token, the store as it was then, or at any later time, will do.
+        """
+        operation = Range(key, revision=revision)
+        if at_least is None or ordered:
+            return _single(await self._query(operation, ordered))
+        raw = await self._client.read(encode(operation), at_least=at_least)
+        return _single(_decode(raw, RangeResult))
+
+    async def get_verified(self, key: bytes, *, min_seq: int = 0) -> Proven:
+        """What the newest stable checkpoint has under `key`, with a proof: see `Client.prove`."""
+        if not 1 <= len(key) <= MAX_KEY_BYTES:
+            raise LocalError(f"a key has 1 to {MAX_KEY_BYTES} bytes")
+        return await self._client.prove(key, subject=KEY_VALUE, min_seq=min_seq)
 
     async def range(
         self,

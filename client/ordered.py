@@ -113,6 +113,7 @@ class OrderedOperations:
             self._session_lost(leaf)
 
     def _executed(self, bundle: _Bundle, leaf: ReplyLeaf) -> None:
+        self._shared.learn(leaf.seq)
         del self._in_flight[leaf.bundle]
         if leaf.bundle != OPENING and self._numbers is not None:
             self._numbers.finish(leaf.bundle)

@@ -1,18 +1,27 @@
-"""Fast reads: q equal answers of distinct replicas, without ordering (R20).
+"""Fast reads: equal answers of distinct replicas, without ordering (R20).
 
-Several queries share one signed READ, but each is decided for itself: it has its answer once q
-replicas agree on it, and is ordered as soon as they no longer can, or when the time is up.
+Several queries share one signed READ, but each is decided for itself: it has its answer once enough
+replicas agree on it (`client.read_rules`), and is ordered as soon as they no longer can, or when
+the time is up.
 """
 
 from collections.abc import Callable
 
 from client.ordered import outcome
+from client.read_rules import (
+    Agreed,
+    Answers,
+    Decision,
+    Undecided,
+    meets_every_write,
+    meets_what_is_known,
+)
 from client.retry import soonest
 from client.shared import Shared
 from client.ticket import Ticket
 from client.waiting import WaitingOperations
 from pbft.codec import encode_packet
-from pbft.messages import CROWDED, Envelope, OperationResult, Read, ReadReply
+from pbft.messages import CROWDED, Envelope, Read, ReadReply
 
 READS_IN_FLIGHT = 8
 FAST_READ_TIMEOUT_US = 300_000
@@ -21,23 +30,20 @@ FAST_READ_TIMEOUT_US = 300_000
 class _FastRead:
     """One READ and the verified answers to it, at most one per replica."""
 
-    __slots__ = ("answers", "due", "packet", "size", "undecided")
+    __slots__ = ("answers", "at_least", "due", "packet", "size", "undecided")
 
-    def __init__(self, tickets: tuple[Ticket, ...], packet: bytes, due: int) -> None:
+    def __init__(self, tickets: tuple[Ticket, ...], at_least: int, packet: bytes, due: int) -> None:
+        self.at_least = at_least
         self.packet = packet
         self.due = due
         self.size = len(tickets)
         self.undecided = dict(enumerate(tickets))
         self.answers: dict[int, ReadReply] = {}
 
-    def votes(self, index: int) -> dict[OperationResult, int]:
-        """How many replicas gave which result for one operation; refusals give none."""
-        counts: dict[OperationResult, int] = {}
-        for answer in self.answers.values():
-            if not answer.refused:
-                result = answer.results[index]
-                counts[result] = counts.get(result, 0) + 1
-        return counts
+    def answers_to(self, index: int) -> Answers:
+        """What was said of one operation; refusals say nothing."""
+        said = (answer for answer in self.answers.values() if not answer.refused)
+        return [(answer.results[index], answer.seq) for answer in said]
 
 
 class FastReads:
@@ -46,16 +52,20 @@ class FastReads:
     def __init__(self, shared: Shared, order: Callable[[Ticket], None]) -> None:
         self._shared = shared
         self._order = order
-        self._waiting = WaitingOperations()
+        self._plain = WaitingOperations()
+        self._bounded = WaitingOperations()  # those with `at_least`
         self._in_flight: dict[int, _FastRead] = {}
 
     def submit(self, ticket: Ticket) -> None:
         """Queue a query."""
-        self._waiting.add(ticket)
+        self._queue_of(ticket).add(ticket)
+
+    def _queue_of(self, ticket: Ticket) -> WaitingOperations:
+        return self._bounded if ticket.at_least else self._plain
 
     def forget(self, ticket: Ticket) -> None:
         """Nobody waits for `ticket` any more."""
-        self._waiting.remove(ticket)
+        self._queue_of(ticket).remove(ticket)
 
     def connected(self, replica: int) -> None:
         """Ask `replica` what it was not asked yet."""
@@ -79,14 +89,11 @@ class FastReads:
         return None
 
     def _decide(self, nonce: int, read: _FastRead) -> None:
-        missing = self._shared.quorum.n - len(read.answers)
         for index, ticket in list(read.undecided.items()):
-            votes = read.votes(index)
-            most = max(votes, key=lambda result: votes[result], default=None)
-            count = votes[most] if most is not None else 0
-            if most is not None and count >= self._shared.quorum.q:
-                self._settle(ticket, most)
-            elif count + missing < self._shared.quorum.q:
+            decision = self._decision(read, index)
+            if isinstance(decision, Agreed):
+                self._settle(ticket, decision)
+            elif decision is Undecided.HOPELESS:
                 self._order(ticket)
             else:
                 continue
@@ -94,12 +101,20 @@ class FastReads:
         if not read.undecided:
             del self._in_flight[nonce]
 
-    def _settle(self, ticket: Ticket, result: OperationResult) -> None:
-        if result.code == CROWDED:
+    def _decision(self, read: _FastRead, index: int) -> Decision:
+        quorum, answers = self._shared.quorum, read.answers_to(index)
+        missing = quorum.n - len(read.answers)
+        if read.at_least:
+            return meets_what_is_known(quorum, read.at_least, answers, missing)
+        return meets_every_write(quorum, answers, missing)
+
+    def _settle(self, ticket: Ticket, agreed: Agreed) -> None:
+        if agreed.result.code == CROWDED:
             ticket.alone = True
-            self._waiting.put_back(ticket)
+            self._queue_of(ticket).put_back(ticket)
         else:
-            self._shared.output.complete(ticket, outcome(result))
+            self._shared.learn(agreed.seq)
+            self._shared.output.complete(ticket, outcome(agreed.result))
 
     def advance(self, now: int) -> None:
         """Order what has waited too long, and ask what waits."""
@@ -107,20 +122,22 @@ class FastReads:
         for nonce in overdue:
             for ticket in self._in_flight.pop(nonce).undecided.values():
                 self._order(ticket)
-        while self._waiting and len(self._in_flight) < READS_IN_FLIGHT:
-            self._ask(now)
+        for queue in (self._plain, self._bounded):
+            while queue and len(self._in_flight) < READS_IN_FLIGHT:
+                self._ask(queue, now)
 
     @property
     def next_due(self) -> int | None:
         """When the first read has waited too long."""
         return soonest(*(read.due for read in self._in_flight.values()))
 
-    def _ask(self, now: int) -> None:
+    def _ask(self, queue: WaitingOperations, now: int) -> None:
         shared = self._shared
-        tickets = self._waiting.take(shared.parameters.max_bundle_operations, shared.bundle_bytes)
+        tickets = queue.take(shared.parameters.max_bundle_operations, shared.bundle_bytes)
         nonce = shared.random.getrandbits(63)
         operations = tuple(ticket.operation for ticket in tickets)
-        read = Read(client=shared.envelopes.client, nonce=nonce, operations=operations)
+        at_least = max(ticket.at_least for ticket in tickets)
+        read = Read(shared.envelopes.client, nonce, at_least, operations)
         packet = encode_packet(shared.envelopes.seal(read))
-        self._in_flight[nonce] = _FastRead(tickets, packet, now + FAST_READ_TIMEOUT_US)
+        self._in_flight[nonce] = _FastRead(tickets, at_least, packet, now + FAST_READ_TIMEOUT_US)
         shared.send_to_all(packet)

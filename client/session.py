@@ -12,11 +12,12 @@ from client.admission import Admission
 from client.deadlines import Deadlines
 from client.envelopes import Envelopes
 from client.errors import DeadlineExceeded, LocalError
+from client.numbering import MAX_NUMBER
 from client.ordered import OrderedOperations
+from client.questions import Questions
 from client.reads import FastReads
 from client.retry import soonest
 from client.shared import Shared
-from client.status import StatusQueries
 from client.suspicion import Suspicion, Suspicions
 from client.ticket import Output, Progress, Ticket
 from client.views import ViewEstimate
@@ -24,7 +25,7 @@ from crypto.signing import Signer, Verifier
 from pbft.codec import MalformedMessage, decode_body, decode_packet
 from pbft.config import ClusterConfig
 from pbft.core.quorum import Quorum
-from pbft.messages import Envelope, ReadReply, Reply, StatusReport
+from pbft.messages import Envelope, ReadReply, Reply, StateAnswer, StatusReport, TreePath
 
 
 class ClientSession:
@@ -47,8 +48,8 @@ class ClientSession:
         )
         self._ordered = OrderedOperations(self._shared)
         self._reads = FastReads(self._shared, self._ordered.order_instead)
-        self._status = StatusQueries(self._shared)
-        self._parts = (self._reads, self._status, self._ordered)
+        self._questions = Questions(self._shared)
+        self._parts = (self._reads, self._questions, self._ordered)
         self._deadlines = Deadlines()
         self._admission = Admission()
         self._tickets = 0
@@ -58,6 +59,11 @@ class ClientSession:
     def view(self) -> int:
         """The view that the cluster is believed to be in."""
         return self._shared.views.view
+
+    @property
+    def token(self) -> int:
+        """The sequence number up to which this client has seen the state, by what it accepted."""
+        return self._shared.token
 
     @property
     def suspicions(self) -> tuple[Suspicion, ...]:
@@ -74,19 +80,45 @@ class ClientSession:
         self._ordered.submit(ticket)
         return ticket
 
-    def read(self, operation: bytes, *, deadline: int | None = None) -> Ticket:
-        """Ask for `operation` without ordering it, if that works. Raises as `submit` does."""
+    def read(self, operation: bytes, *, at_least: int = 0, deadline: int | None = None) -> Ticket:
+        """Ask for `operation` without ordering it, if that works. Raises as `submit` does.
+
+        With `at_least` any state after that sequence number or a later one will do.
+        """
+        if not 0 <= at_least <= MAX_NUMBER:
+            raise LocalError(f"{at_least} is no sequence number: it must be from 0 to 2^63-1")
         ticket = self._admit(operation, True, deadline)
+        ticket.at_least = at_least
         self._reads.submit(ticket)
         return ticket
 
     def status(self, replica: int, now: int, *, deadline: int | None = None) -> Ticket:
         """Ask `replica` for its report (JSON in UTF-8). Raises LocalError, QueueFull."""
+        ticket = self._to_one(replica, deadline)
+        self._questions.ask_status(ticket, replica, now)
+        return ticket
+
+    def ask_state(
+        self,
+        replica: int,
+        seq: int,
+        paths: tuple[TreePath, ...],
+        now: int,
+        *,
+        deadline: int | None = None,
+    ) -> Ticket:
+        """Ask `replica` for nodes of the state after `seq` (0: its newest stable checkpoint).
+
+        The result is the body of a StateAnswer, unverified. Raises LocalError, QueueFull.
+        """
+        ticket = self._to_one(replica, deadline)
+        self._questions.ask_state(ticket, replica, seq, paths, now)
+        return ticket
+
+    def _to_one(self, replica: int, deadline: int | None) -> Ticket:
         if replica not in self._shared.replicas:
             raise LocalError(f"there is no replica {replica}")
-        ticket = self._admit(b"", True, deadline)
-        self._status.submit(ticket, replica, now)
-        return ticket
+        return self._admit(b"", True, deadline)
 
     def abandon(self, ticket: Ticket) -> None:
         """Nobody waits for `ticket` any more. If it was sent, it may still be executed."""
@@ -138,13 +170,13 @@ class ClientSession:
 
     def _receive_envelope(self, replica: int, envelope: Envelope) -> str | None:
         body = decode_body(envelope.body)
-        if not isinstance(body, ReadReply | StatusReport):
+        if not isinstance(body, ReadReply | StatusReport | StateAnswer):
             return "not for clients"
         if body.replica != replica:
             return "in another replica's name"
         if isinstance(body, ReadReply):
             return self._reads.receive(replica, body, envelope)
-        return self._status.receive(replica, body, envelope)
+        return self._questions.receive(replica, body, envelope)
 
     # --- what is to be done ---
 

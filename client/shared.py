@@ -23,11 +23,16 @@ class Shared:
     views: ViewEstimate
     suspicions: Suspicions
     output: Output
+    token: int = 0  # a sequence number: what is known of was executed up to there
 
     def send_to_all(self, packet: bytes) -> None:
         """Queue `packet` for every replica."""
         for replica in self.replicas:
             self.output.send(replica, packet)
+
+    def learn(self, seq: int) -> None:
+        """A correct replica has reached `seq`, and the caller knows of something in it."""
+        self.token = max(self.token, seq)
 
     @property
     def bundle_bytes(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 from client.client import DEFAULT_DEADLINE, Client
 from client.errors import LocalError
 from client.kv import KV, GetResult
+from client.proofs import Proven
 from client.suspicion import Suspicion
 from crypto.keys import load_signer
 from crypto.signing import Signer
@@ -101,6 +102,21 @@ class SyncClient:
         """See `Client.query`."""
         return self.run(self.asynchronous.query(operation, ordered=ordered, deadline=deadline))
 
+    def read(
+        self, operation: bytes, *, at_least: int | None = None, deadline: float | None = None
+    ) -> bytes:
+        """See `Client.read`."""
+        return self.run(self.asynchronous.read(operation, at_least=at_least, deadline=deadline))
+
+    @property
+    def token(self) -> int:
+        """See `Client.token`."""
+        return self.asynchronous.token
+
+    def prove(self, key: bytes, *, min_seq: int = 0, deadline: float | None = None) -> Proven:
+        """See `Client.prove`."""
+        return self.run(self.asynchronous.prove(key, min_seq=min_seq, deadline=deadline))
+
     def status(self, replica: int, deadline: float | None = None) -> dict[str, Any]:
         """See `Client.status`."""
         return self.run(self.asynchronous.status(replica, deadline))
@@ -122,9 +138,22 @@ class SyncKV:
         """Set `key`."""
         return self._client.run(self._kv.put(key, value, prev=prev))
 
-    def get(self, key: bytes, *, revision: int = 0, ordered: bool = False) -> GetResult:
+    def get(
+        self,
+        key: bytes,
+        *,
+        revision: int = 0,
+        ordered: bool = False,
+        at_least: int | None = None,
+    ) -> GetResult:
         """Look up `key`."""
-        return self._client.run(self._kv.get(key, revision=revision, ordered=ordered))
+        return self._client.run(
+            self._kv.get(key, revision=revision, ordered=ordered, at_least=at_least)
+        )
+
+    def get_verified(self, key: bytes, *, min_seq: int = 0) -> Proven:
+        """Look up `key` in a certified state, with a proof."""
+        return self._client.run(self._kv.get_verified(key, min_seq=min_seq))
 
     def range(
         self,

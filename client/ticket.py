@@ -24,6 +24,7 @@ class Ticket:
     deadline: int | None = None
     progress: Progress = Progress.WAITING
     alone: bool = False  # it found no room beside others, and shares no bundle any more
+    at_least: int = 0  # of a query: the sequence number that its state must have reached
 
     @property
     def done(self) -> bool:

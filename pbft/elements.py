@@ -82,7 +82,9 @@ Results = Annotated[tuple[OperationResult, ...], Meta(max_length=MAX_BUNDLE_OPER
 
 
 class ReplyLeaf(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a client matches: one bundle's outcome. `status` is one of the bundle statuses below."""
+    """What a client matches: one bundle's outcome. `status` is one of the bundle statuses below;
+    `seq` is where operations were executed, else 0.
+    """
 
     client: PublicKey
     session: Number
@@ -90,6 +92,7 @@ class ReplyLeaf(Struct, frozen=True, array_like=True, forbid_unknown_fields=True
     request: Digest
     status: Annotated[int, Meta(ge=0, le=4)]
     results: Results
+    seq: Number
 
 
 EXECUTED = 0

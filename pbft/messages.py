@@ -174,9 +174,7 @@ class StateNodes(Body, frozen=True, tag=12):
 
 class Incarnation(Body, frozen=True, tag=13):
     """A replica starts: it asks whether others know of a later start, or says that it has `begun`.
-
-    `nonce` is drawn at each start, so that a start is told from another with the same number.
-    """
+    `nonce`, drawn at each start, tells it from another with the same number."""
 
     replica: ReplicaId
     number: Number
@@ -217,12 +215,9 @@ class Recovery(Body, frozen=True, tag=15):
 
 
 class Request(Body, frozen=True, tag=20):
-    """Operations to be ordered and executed one after the other.
-
-    Bundle 0 has no operations and opens the session. `acknowledged` says that the client has the
-    results of every bundle up to and including that number, and wants them freed (R16). The
-    operations of a `read_only` bundle are queries: an ordered read.
-    """
+    """Operations to be ordered, and executed in order; bundle 0 has none and opens the session.
+    The client has all results up to `acknowledged`, and wants them freed (R16). The operations of a
+    `read_only` bundle are queries: an ordered read."""
 
     client: PublicKey
     session: Number
@@ -233,10 +228,12 @@ class Request(Body, frozen=True, tag=20):
 
 
 class Read(Body, frozen=True, tag=21):
-    """Queries to be answered from the state as it is, without ordering (R20)."""
+    """Queries to be answered without ordering, from the state as it is (`at_least` 0, R20), or from
+    any state after that sequence number or a later one."""
 
     client: PublicKey
     nonce: Number
+    at_least: Number
     operations: Annotated[tuple[bytes, ...], Meta(min_length=1, max_length=MAX_BUNDLE_OPERATIONS)]
 
 
@@ -250,12 +247,13 @@ class BatchReplies(Body, frozen=True, tag=22):
 
 
 class ReadReply(Body, frozen=True, tag=23):
-    """The answer to READ; `refused` while this replica may be behind an acknowledged write."""
+    """The answer to READ from the state after `seq`; `refused` while this replica may be behind."""
 
     replica: ReplicaId
     client: PublicKey
     nonce: Number
     refused: bool
+    seq: Number
     results: Results
 
 
@@ -275,29 +273,31 @@ class StatusReport(Body, frozen=True, tag=25):
     report: bytes
 
 
-AnyBody = (
-    PrePrepare
-    | Prepare
-    | Commit
-    | Checkpoint
-    | ViewChange
-    | NewView
-    | Suspect
-    | Status
-    | FetchBatches
-    | FetchBatch
-    | FetchState
-    | StateNodes
-    | Incarnation
-    | IncarnationSeen
-    | Recovery
-    | Request
-    | Read
-    | BatchReplies
-    | ReadReply
-    | StatusQuery
-    | StatusReport
-)
+class StateQuery(Body, frozen=True, tag=26):
+    """A client asks one replica for nodes of the application's tree at a checkpoint (0: newest)."""
+
+    client: PublicKey
+    nonce: Number
+    seq: Number
+    paths: Annotated[tuple[TreePath, ...], Meta(min_length=1, max_length=MAX_TREE_PATHS)]
+
+
+class StateAnswer(Body, frozen=True, tag=27):
+    """The answer; `proof` is there where the newest was asked for, `summary.seq` 0: not here."""
+
+    replica: ReplicaId
+    client: PublicKey
+    nonce: Number
+    summary: StateSummary
+    proof: Proof
+    nodes: Annotated[tuple[TreeNode, ...], Meta(max_length=MAX_TREE_PATHS)]
+
+
+_Voting = PrePrepare | Prepare | Commit | Checkpoint | ViewChange | NewView | Suspect
+_Repair = Status | FetchBatches | FetchBatch | FetchState | StateNodes
+_Starts = Incarnation | IncarnationSeen | Recovery
+_Asking = Request | Read | BatchReplies | ReadReply | StatusQuery | StatusReport
+AnyBody = _Voting | _Repair | _Starts | _Asking | StateQuery | StateAnswer
 
 
 # --- packets ---------------------------------------------------------------------------------
@@ -352,10 +352,8 @@ M = TypeVar("M", bound=Body, covariant=True)
 
 
 class Verified(Struct, Generic[M], frozen=True):
-    """A body whose signature, and every signature inside it, has been checked.
-
-    Only `pbft.node.authentication` and a replica's own signing gate build one.
-    """
+    """A body whose signature, and every signature inside it, has been checked. Only
+    `pbft.node.authentication` and a replica's own signing gate build one."""
 
     body: M
     envelope: Envelope

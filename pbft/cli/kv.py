@@ -12,6 +12,7 @@ from client.errors import DeadlineExceeded
 from client.kv import KV
 from pbft.cli.connection import client_option, connect, keys_option, timeout_option
 from pbft.cli.errors import CliError
+from pbft.cli.files import whole_file
 from pbft.cli.kv_text import (
     MAX_NUMBER,
     Text,
@@ -20,6 +21,7 @@ from pbft.cli.kv_text import (
     show_range,
     show_result,
 )
+from pbft.proofs import encode_proof
 
 R = TypeVar("R")
 
@@ -76,14 +78,53 @@ def put(target: _Target, key: str, value: str) -> None:
 @click.argument("key")
 @click.option("--revision", default=0, type=click.IntRange(0, MAX_NUMBER), help="As of then.")
 @click.option("--ordered", is_flag=True, help="Order the read instead of trying a fast one.")
+@click.option(
+    "--proof",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Read from the newest stable checkpoint, and write its proof there: see `pbft verify`.",
+)
+@click.option(
+    "--min-seq",
+    type=click.IntRange(0, MAX_NUMBER),
+    help="With --proof: wait for a checkpoint that is not older.",
+)
 @click.pass_obj
-def get(target: _Target, key: str, revision: int, ordered: bool) -> None:
-    """Print the value of KEY and a newline. Exit code 1 if it is not there."""
+def get(
+    target: _Target,
+    key: str,
+    revision: int,
+    ordered: bool,
+    proof: Path | None,
+    min_seq: int | None,
+) -> None:
+    """Print the value of KEY and a newline. Exit code 1 if it is not there.
+
+    With --proof that is the value at the newest stable checkpoint, which may lie some batches
+    behind; that a key is not there is proved as well.
+    """
     key_bytes = target.text.parse(key)
+    if proof is not None:
+        if revision or ordered:
+            raise click.UsageError("--proof goes with neither --revision nor --ordered")
+        _get_proved(target, key, proof, min_seq or 0)
+        return
+    if min_seq is not None:
+        raise click.UsageError("--min-seq says how old a proof may be: give --proof as well")
     result = target.run(lambda store: store.get(key_bytes, revision=revision, ordered=ordered))
     if result.value is None:
         raise CliError(f"there is no key {key!r}")
     click.echo(target.text.show(result.value))
+
+
+def _get_proved(target: _Target, key: str, file: Path, min_seq: int) -> None:
+    key_bytes = target.text.parse(key)
+    proven = target.run(lambda store: store.get_verified(key_bytes, min_seq=min_seq))
+    with whole_file(file) as opened:
+        opened.write(encode_proof(proven.proof))
+    if proven.value is None:
+        raise CliError(f"there was no key {key!r} after {proven.seq}: {file} proves that")
+    click.echo(target.text.show(proven.value))
 
 
 @kv.command()

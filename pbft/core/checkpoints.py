@@ -16,6 +16,9 @@ from pbft.core.records import stable_write
 from pbft.core.voting import VotingGate
 from pbft.messages import Checkpoint, Proof, StateSummary, Verified
 
+PROOFS_KEPT = 4
+"""Stable checkpoints whose proofs are kept: the states of older ones are no longer served."""
+
 
 class CheckpointStable(Struct, frozen=True):
     """q replicas vouch for the state after `seq`."""
@@ -51,6 +54,7 @@ class Checkpoints:
         self.stable_seq = 0
         self.stable_digest = bytes(32)
         self.stable_proof: Proof = ()
+        self.proofs: dict[int, Proof] = {}  # of the last stable checkpoints, by sequence number
         self._own: dict[int, bytes] = {}
         self._votes: dict[int, VoteSet[Checkpoint]] = {}
         self._far: dict[int, Verified[Checkpoint]] = {}
@@ -128,6 +132,7 @@ class Checkpoints:
 
     def _stabilise(self, seq: int, digest: bytes, proof: Proof) -> list[Fact]:
         self.stable_seq, self.stable_digest, self.stable_proof = seq, digest, proof
+        self._keep(seq, proof)
         self._outbox.persist.append(stable_write(proof))
         self._gate.forget_checkpoints(seq)
         own = self._own.get(seq)
@@ -138,6 +143,11 @@ class Checkpoints:
         if own is not None and own != digest:
             facts.append(StateDiverged(self.certified_stable()))
         return facts
+
+    def _keep(self, seq: int, proof: Proof) -> None:
+        self.proofs[seq] = proof
+        if len(self.proofs) > PROOFS_KEPT:
+            del self.proofs[min(self.proofs)]
 
     @property
     def own_digest(self) -> bytes:
@@ -177,6 +187,7 @@ class Checkpoints:
             assert isinstance(body, Checkpoint)
             self.stable_seq, self.stable_digest = body.seq, body.digest
             self.stable_proof = proof
+            self._keep(body.seq, proof)
         for seq, vote in sorted(own.items()):
             if seq > self.stable_seq:
                 self._votes.setdefault(seq, VoteSet()).add(

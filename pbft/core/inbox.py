@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from pbft.codec import request_digest
 from pbft.core.consequences import Consequences
 from pbft.core.context import Instant
-from pbft.core.output import AnswerRead, AnswerStatus, ResendReply, ServeState
+from pbft.core.output import AnswerRead, AnswerState, AnswerStatus, ResendReply, ServeState
 from pbft.core.requests import Standing, key_of
 from pbft.messages import (
     Checkpoint,
@@ -22,6 +22,7 @@ from pbft.messages import (
     Recovery,
     Request,
     StateNodes,
+    StateQuery,
     Status,
     StatusQuery,
     Suspect,
@@ -130,10 +131,14 @@ class Inbox(Consequences):
             self._facts(self.suspicion.suspect(now), now)
 
     def _read(self, message: Verified[Read], _now: Instant) -> None:
-        self._outbox.answers.append(AnswerRead(message.body, refused=not self.may_read))
+        allowed = self.may_read(message.body.at_least)
+        self._outbox.answers.append(AnswerRead(message.body, refused=not allowed))
 
     def _status_query(self, message: Verified[StatusQuery], _now: Instant) -> None:
         self._outbox.answers.append(AnswerStatus(message.body))
+
+    def _state_query(self, message: Verified[StateQuery], _now: Instant) -> None:
+        self._outbox.answers.append(AnswerState(message.body))
 
     _messages: ClassVar[dict[type, Callable[..., None]]] = {
         Prepare: _vote,
@@ -152,4 +157,5 @@ class Inbox(Consequences):
         Recovery: _recovery,
         Read: _read,
         StatusQuery: _status_query,
+        StateQuery: _state_query,
     }

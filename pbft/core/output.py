@@ -17,6 +17,7 @@ from pbft.messages import (
     Read,
     Request,
     StateNodes,
+    StateQuery,
     StateSummary,
     StatusQuery,
     Verified,
@@ -90,6 +91,15 @@ class AnswerStatus(Struct, frozen=True):
     query: StatusQuery
 
 
+class AnswerState(Struct, frozen=True):
+    """Show a client nodes of a certified state, if it is still there."""
+
+    query: StateQuery
+
+
+Answer = ResendReply | AnswerRead | AnswerStatus | AnswerState | ServeState
+
+
 class Rejection(Struct, frozen=True):
     """Something was dropped: counted by reason."""
 
@@ -121,7 +131,7 @@ class Output(Struct, frozen=True):
     sends: tuple[Send, ...] = ()
     execute: tuple[Execute, ...] = ()
     transfer: tuple[BeginTransfer | InstallNodes | FinishTransfer, ...] = ()
-    answers: tuple[ResendReply | AnswerRead | AnswerStatus | ServeState, ...] = ()
+    answers: tuple[Answer, ...] = ()
     rejections: tuple[Rejection, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     notes: tuple[Note, ...] = ()
@@ -142,7 +152,7 @@ class Outbox:
         self.sends: list[Send] = []
         self.execute: list[Execute] = []
         self.transfer: list[BeginTransfer | InstallNodes | FinishTransfer] = []
-        self.answers: list[ResendReply | AnswerRead | AnswerStatus | ServeState] = []
+        self.answers: list[Answer] = []
         self.rejections: list[Rejection] = []
         self.evidence: list[Evidence] = []
         self.notes: list[Note] = []

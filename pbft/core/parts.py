@@ -140,12 +140,13 @@ class Parts:
         fill_up_to = self.recoveries.fill_up_to(self.checkpoints.stable_seq)
         return ordering.Occasion(self.queue.executed, self._next_deadline, fill_up_to)
 
-    @property
-    def may_read(self) -> bool:
-        """Whether a fast read here meets every acknowledged write (R20)."""
+    def may_read(self, at_least: int) -> bool:
+        """Whether a read here meets what is executed up to `at_least`, or with 0 every acknowledged
+        write (R20)."""
         if self.gate.silent or self.queue.paused:
             return False
-        return self.queue.executed >= max(self.gate.highest_commit, self.views.max_seq)
+        known = max(self.gate.highest_commit, self.views.max_seq)
+        return self.queue.executed >= (at_least or known)
 
     @property
     def _known(self) -> int:

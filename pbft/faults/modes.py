@@ -22,8 +22,9 @@ from pbft.messages import (
     Proposal,
     ReadReply,
     Reply,
-    ReplyLeaf,
     Request,
+    StateAnswer,
+    TreeNode,
 )
 from pbft.node.ports import Transport
 
@@ -114,9 +115,11 @@ class Lie(Mode):
             return self._reply(packet)
         if isinstance(packet, Envelope):
             body = decode_body(packet.body)
+            if isinstance(body, StateAnswer):
+                return self._sign(structs.replace(body, nodes=tuple(map(_wrong_node, body.nodes))))
             if isinstance(body, ReadReply):
                 wrong = tuple(map(_wrong, body.results))
-                return self._sign(ReadReply(body.replica, body.client, body.nonce, False, wrong))
+                return self._sign(structs.replace(body, refused=False, results=wrong))
         return packet
 
     def _reply(self, packet: Reply) -> Reply:
@@ -124,7 +127,7 @@ class Lie(Mode):
         assert isinstance(header, BatchReplies)
         old = packet.leaf
         wrong = tuple(map(_wrong, old.results))
-        leaf = ReplyLeaf(old.client, old.session, old.bundle, old.request, old.status, wrong)
+        leaf = structs.replace(old, results=wrong)
         root = MerkleTree([reply_leaf(leaf)]).root
         signed = self._sign(BatchReplies(header.replica, header.view, header.seq, root))
         return Reply(signed, 0, (), leaf)
@@ -132,6 +135,11 @@ class Lie(Mode):
 
 def _wrong(result: OperationResult) -> OperationResult:
     return OperationResult(result.code, result.value[::-1] + b"!")
+
+
+def _wrong_node(node: TreeNode) -> TreeNode:
+    entries = tuple((key, value[::-1] + b"!") for key, value in node.entries)
+    return structs.replace(node, entries=entries)
 
 
 class Equivocate(Mode):

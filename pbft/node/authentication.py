@@ -54,6 +54,7 @@ from pbft.messages import (
     Recovery,
     Request,
     StateNodes,
+    StateQuery,
     Status,
     StatusQuery,
     Suspect,
@@ -65,7 +66,7 @@ from pbft.node.ports import Verifier
 B = TypeVar("B", bound=Body)
 Peer = int | bytes
 
-FROM_CLIENTS = (Request, Read, StatusQuery)
+FROM_CLIENTS = (Request, Read, StatusQuery, StateQuery)
 FROM_REPLICAS = (
     Prepare,
     Commit,

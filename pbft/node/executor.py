@@ -189,16 +189,19 @@ class Executor:
         assert outcome is not None, "an executed bundle above the low mark has its outcome"
         if outcome.request != digest:
             return _leaf(request, digest, CONFLICT)
-        return _leaf(request, digest, EXECUTED, outcome.results)
+        return _leaf(request, digest, EXECUTED, outcome.results, outcome.seq)
 
     def _execute(self, request: Request, digest: bytes, seq: int, time: int) -> ReplyLeaf:
         context = Context(time=time, client=request.client, session=request.session, seq=seq)
         key = (request.client, request.session)
         room = self._sessions.room(key, self._max_kept, self._max_result)
         results = self._operations.execute(request, context, room)
-        self._sessions.record(key, request.bundle, Outcome(digest, results), seq, time)
-        return _leaf(request, digest, EXECUTED, results)
+        self._sessions.record(key, request.bundle, Outcome(digest, results, seq), seq, time)
+        return _leaf(request, digest, EXECUTED, results, seq)
 
 
-def _leaf(request: Request, digest: bytes, status: int, results: Results = ()) -> ReplyLeaf:
-    return ReplyLeaf(request.client, request.session, request.bundle, digest, status, results)
+def _leaf(
+    request: Request, digest: bytes, status: int, results: Results = (), seq: int = 0
+) -> ReplyLeaf:
+    named = request.client, request.session, request.bundle
+    return ReplyLeaf(*named, digest, status, results, seq)

@@ -36,9 +36,11 @@ class Replying:
             reply = Reply(header, index, tree.path(index), leaf)
             self._transport.answer(leaf.client, leaf.session, reply)
 
-    def read(self, read: Read, refused: bool, results: Results) -> None:
-        """Answer a fast read, or refuse it (R20)."""
-        body = ReadReply(self._context.id, read.client, read.nonce, refused, results)
+    def read(self, read: Read, seq: int, results: Results | None) -> None:
+        """Answer a fast read from the state after `seq`, or without results refuse it (R20)."""
+        refused, found = results is None, results or ()
+        seq = 0 if refused else seq
+        body = ReadReply(self._context.id, read.client, read.nonce, refused, seq, found)
         self._transport.answer(read.client, read.nonce, self._context.sign(body).envelope)
 
     def status(self, query: StatusQuery, report: bytes) -> None:

@@ -40,10 +40,11 @@ class Header(Struct, frozen=True, array_like=True):
 
 
 class Outcome(Struct, frozen=True, array_like=True):
-    """What came of one bundle; `request` is the digest of the request that was executed."""
+    """What came of one bundle: of the request with that digest, executed at `seq`."""
 
     request: bytes
     results: Results
+    seq: int
 
 
 Key = tuple[bytes, int]

@@ -18,7 +18,7 @@ from network.limits import Limits
 from network.listener import Listener, listen
 from pbft.core import events
 from pbft.core.context import Context, Instant
-from pbft.messages import Read, Request, StatusQuery
+from pbft.messages import Read, Request, StateQuery, StatusQuery
 from pbft.node.transport import TcpTransport
 from pbft.node.turn import Halted, Node
 from pbft.storage.database import StorageFailure
@@ -144,7 +144,7 @@ class Shell:
         body = event.message.body if isinstance(event, events.Received) else None
         if isinstance(body, Request):
             self._transport.learn_session(body.client, body.session, connection)
-        elif isinstance(body, Read | StatusQuery):
+        elif isinstance(body, Read | StatusQuery | StateQuery):
             self._transport.learn_question(body.client, body.nonce, connection)
 
     def on_close(self, connection: Connection, _reason: str) -> None:

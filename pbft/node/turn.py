@@ -16,7 +16,9 @@ from pbft.core import events
 from pbft.core.budget import Budgets
 from pbft.core.context import Context, Instant
 from pbft.core.output import (
+    Answer,
     AnswerRead,
+    AnswerState,
     AnswerStatus,
     BeginTransfer,
     Execute,
@@ -26,7 +28,6 @@ from pbft.core.output import (
     Output,
     ResendReply,
     Send,
-    ServeState,
 )
 from pbft.core.replica import Foundation, Replica
 from pbft.messages import StateSummary
@@ -37,6 +38,7 @@ from pbft.node.log_store import LogStore
 from pbft.node.ports import Clock, Transport, Verifier
 from pbft.node.replying import Replying
 from pbft.node.report import report
+from pbft.node.state_queries import StateQueries
 from pbft.node.state_sync import Installer, PinnedCheckpoints, StateServer
 from pbft.storage.state_store import StateStore
 
@@ -87,6 +89,7 @@ class Node:
         self.executor = Executor(store, machine, parameters, context.clients)
         self._pins = PinnedCheckpoints()
         self._server = StateServer(context, self._pins, transport, clock)
+        self._state_queries = StateQueries(context, transport, self._pins)
         self._installer = Installer(store)
         self._replies = Replying(context, transport)
         self._reading = Budgets[bytes](READS_PER_SECOND, READS_BURST)
@@ -256,13 +259,17 @@ class Node:
 
     # -- answers
 
-    def _answer(self, answer: ResendReply | AnswerRead | AnswerStatus | ServeState) -> None:
+    def _answer(self, answer: Answer) -> None:
         if isinstance(answer, ResendReply):
             self._resend(answer)
         elif isinstance(answer, AnswerRead):
             self._read(answer)
         elif isinstance(answer, AnswerStatus):
             self._replies.status(answer.query, self.report())
+        elif isinstance(answer, AnswerState):
+            proofs = self.core.checkpoints.proofs
+            if not self._state_queries.answer(answer.query, proofs, self._clock.now().mono):
+                self.counters["state-query-budget"] += 1
         else:
             self._server.ask(answer.fetch)
 
@@ -270,10 +277,10 @@ class Node:
         """Answer a fast read, unless its client has read too much lately (R43)."""
         client, now = answer.read.client, self._clock.now().mono
         refused = answer.refused or not self._reading.spend(client, 1, now)
-        results = () if refused else self.executor.query(answer.read.operations)
+        results = None if refused else self.executor.query(answer.read.operations)
         if not refused:
             self._reading.charge(client, self.executor.reads)
-        self._replies.read(answer.read, refused, results)
+        self._replies.read(answer.read, self.store.seq, results)
 
     def _resend(self, answer: ResendReply) -> None:
         leaf = self.executor.cached(answer.request, answer.digest)

@@ -28,7 +28,9 @@ from pbft.messages import (
     Recovery,
     Reply,
     Request,
+    StateAnswer,
     StateNodes,
+    StateQuery,
     Status,
     StatusQuery,
     StatusReport,
@@ -66,6 +68,8 @@ _NAMES: dict[type, Callable[[Any], str]] = {
     ReadReply: lambda b: "READ-REPLY refused" if b.refused else "READ-REPLY",
     StatusQuery: lambda _: "STATUS-QUERY",
     StatusReport: lambda _: "STATUS-REPORT",
+    StateQuery: lambda b: f"STATE-QUERY seq={b.seq} paths={[p.hex() for p in b.paths]}",
+    StateAnswer: lambda b: f"STATE-ANSWER seq={b.summary.seq} nodes={len(b.nodes)}",
 }
 
 

@@ -86,13 +86,15 @@ class Cluster:
         request: Envelope,
         results: tuple[OperationResult, ...] | None = None,
         status: int = EXECUTED,
+        seq: int = 1,
     ) -> ReplyLeaf:
         body = decode_body(request.body)
         assert isinstance(body, Request)
         if results is None:
             results = echo(body.operations) if status == EXECUTED else ()
         digest = request_digest(request)
-        return ReplyLeaf(body.client, body.session, body.bundle, digest, status, results)
+        where = seq if status == EXECUTED else 0
+        return ReplyLeaf(body.client, body.session, body.bundle, digest, status, results, where)
 
     def reply(
         self,
@@ -117,13 +119,14 @@ class Cluster:
         results: tuple[OperationResult, ...] | None = None,
         *,
         refused: bool = False,
+        seq: int = 1,
         key_of: int | None = None,
     ) -> bytes:
         body = decode_body(read.body)
         assert isinstance(body, Read)
         if results is None:
             results = () if refused else echo(body.operations)
-        answer = ReadReply(replica, body.client, body.nonce, refused, results)
+        answer = ReadReply(replica, body.client, body.nonce, refused, seq, results)
         return encode_packet(self.seal(replica, answer, key_of=key_of))
 
 

@@ -457,7 +457,7 @@ def test_junk_is_dropped_and_counted(driver, junk):
 
 
 def test_messages_that_are_not_for_clients_are_dropped(driver, cluster):
-    read = cluster.seal(0, Read(cluster.client.public_key, 1, (b"x",)))
+    read = cluster.seal(0, Read(cluster.client.public_key, 1, 0, (b"x",)))
     driver.session.receive(0, encode_packet(read))
     driver.session.receive(9, encode_packet(read))
     assert driver.session.dropped == {"not for clients": 1, "not from a replica": 1}

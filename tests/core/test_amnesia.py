@@ -102,7 +102,7 @@ def test_it_starts_under_a_number_that_its_peers_find_new_and_is_silent(cores: C
     assert core.incarnations.known(ME) == CONFIRMED
     assert core.gate.silent
     assert not may_vote(cores, 1, 0)
-    assert not core.may_read
+    assert not core.may_read(0)
 
 
 @pytest.mark.rule("R41")
@@ -187,7 +187,7 @@ def test_a_checkpoint_that_it_has_not_executed_itself_does_not_end_it(cores: Cor
 
 def _read(cores: Cores, client: bytes):
     envelope = cores.request().envelope
-    return events.Verified(body=Read(client, 1, (b"op",)), envelope=envelope)
+    return events.Verified(body=Read(client, 1, 0, (b"op",)), envelope=envelope)
 
 
 @pytest.mark.rule("R27")

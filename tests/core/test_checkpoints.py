@@ -224,7 +224,7 @@ def test_it_votes_no_more_and_answers_no_read(cores: Cores) -> None:
     outputs.append(leave(cores, BACKUP, 1, (0, 3)))
     assert not [message for output in outputs for message in output.own]
     assert not [execute for output in outputs for execute in output.execute]
-    read = Read(cores.client_signers[0].public_key, 1, (b"q",))
+    read = Read(cores.client_signers[0].public_key, 1, 0, (b"q",))
     [answer] = cores.step(BACKUP, events.Received(cores.sign(BACKUP, read), read.client)).answers
     assert answer.refused  # type: ignore[union-attr]
 

@@ -5,8 +5,8 @@ from cores import Cores, summary_of, votes_in
 from view_changes import count_own, new_view, prepared_at, quiet, view_change
 
 from pbft.core import events
-from pbft.core.output import AnswerRead, AnswerStatus
-from pbft.messages import Commit, Prepare, Read, StatusQuery
+from pbft.core.output import AnswerRead, AnswerState, AnswerStatus
+from pbft.messages import Commit, Prepare, Read, StateQuery, StatusQuery
 
 BACKUP = 2
 
@@ -19,11 +19,20 @@ def cores() -> Cores:
 def refused(cores: Cores) -> bool:
     """Whether the backup refuses a fast read now."""
     client = cores.client_signers[0].public_key
-    read = cores.sign(BACKUP, Read(client, 7, (b"q",)))
+    read = cores.sign(BACKUP, Read(client, 7, 0, (b"q",)))
     [answer] = cores.step(BACKUP, events.Received(read, client)).answers
     assert isinstance(answer, AnswerRead)
     assert answer.read == read.body
     return answer.refused
+
+
+def answers_at(cores: Cores, seq: int) -> bool:
+    """Whether the backup answers a read that any state after `seq` will do for."""
+    client = cores.client_signers[0].public_key
+    read = cores.sign(BACKUP, Read(client, 8, seq, (b"q",)))
+    [answer] = cores.step(BACKUP, events.Received(read, client)).answers
+    assert isinstance(answer, AnswerRead)
+    return not answer.refused
 
 
 def execute(cores: Cores, seq: int) -> None:
@@ -77,6 +86,25 @@ def test_after_entering_a_view_it_refuses_until_max_s_is_executed(
     assert refused(cores)
     execute(cores, 2)
     assert not refused(cores)
+
+
+def test_a_read_with_a_token_is_answered_once_that_much_is_executed(cores: Cores) -> None:
+    execute(cores, 1)
+    prepared_at(cores, BACKUP, 2)
+    assert refused(cores), "there may be an acknowledged write that it has not executed"
+    assert answers_at(cores, 1)
+    assert not answers_at(cores, 2)
+    execute(cores, 2)
+    assert answers_at(cores, 2)
+    cores.cores[BACKUP].gate.silence("unconfirmed")
+    assert not answers_at(cores, 2)
+
+
+def test_a_client_is_shown_the_state_by_the_shell(cores: Cores) -> None:
+    client = cores.client_signers[0].public_key
+    query = cores.sign(BACKUP, StateQuery(client, 7, 0, (b"\x00",)))
+    output = cores.step(BACKUP, events.Received(query, client))
+    assert output.answers == (AnswerState(query.body),)
 
 
 @pytest.mark.rule("R20")

@@ -428,7 +428,7 @@ def test_a_replica_that_died_in_the_middle_executes_nothing_until_it_has_a_whole
     core = cores.restart(LATE, complete=False)
     assert core.queue.paused
     assert not commit(cores, 1).execute
-    assert not core.may_read
+    assert not core.may_read(0)
     certify(cores, 2 * K)
     for _ in range(4):
         output = cores.tick(LATE, SMALL.heartbeat_interval_ms)

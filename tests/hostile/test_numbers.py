@@ -152,7 +152,7 @@ def test_clients_that_ask_for_anything_do_not_stop_a_replica(batches):
         for request, envelope in zip(batch, envelopes, strict=True):
             target.take(frame(envelope), request.client)
             if request.operations:
-                read = Read(request.client, request.session, request.operations)
+                read = Read(request.client, request.session, 0, request.operations)
                 target.take(frame(seal(target, read)), request.client)
         order(target, seq, envelopes)
         assert target.node.store.seq == seq

@@ -33,7 +33,7 @@ SPOKEN = [
     Status(2, 0, True, 0, 0, ()),
     FetchBatch(2, 1, D),
     Request(CLIENT, 1, 0, 0, False, ()),
-    Read(CLIENT, 1, (b"op",)),
+    Read(CLIENT, 1, 0, (b"op",)),
     StatusQuery(CLIENT, 1),
 ]
 
@@ -62,7 +62,7 @@ def test_a_message_of_another_cluster_is_refused(body):
         (Commit(2, 0, 1, D), Prepare(2, 0, 1, D)),
         (PrePrepare(2, 0, 1, D), Prepare(2, 0, 1, D)),
         (FetchBatch(2, 4, D), Checkpoint(2, 4, D)),
-        (Read(CLIENT, 1, (b"op",)), StatusQuery(CLIENT, 1)),
+        (Read(CLIENT, 1, 0, (b"op",)), StatusQuery(CLIENT, 1)),
     ],
 )
 def test_a_signature_for_one_type_is_not_one_for_another(said, heard):

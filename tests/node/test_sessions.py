@@ -11,7 +11,7 @@ from pbft.node.sessions import SEARCH_STEP, Outcome, Sessions
 
 ALICE, BOB = b"a" * 32, b"b" * 32
 OPENING, DIGEST = b"o" * 32, b"d" * 32
-OUTCOME = Outcome(DIGEST, (OperationResult(OK, b"x" * 1000),))
+OUTCOME = Outcome(DIGEST, (OperationResult(OK, b"x" * 1000),), 1)
 
 
 class CountingState:

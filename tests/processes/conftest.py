@@ -14,11 +14,14 @@ SHORT_WINDOW = ("--set", "checkpoint_interval=16", "--set", "window=64")
 MakeCluster = Callable[..., Cluster]
 
 
-def start(folder: Path, replicas: int, options: tuple[str, ...]) -> Cluster:
+def start(
+    folder: Path, replicas: int, options: tuple[str, ...], faulty: dict[int, str] | None = None
+) -> Cluster:
     """A cluster whose replicas all answer, may vote, and are in one view."""
     make_keys(folder / "keys", replicas, *options)
     cluster = Cluster(folder)
-    cluster.start(cluster.replicas)
+    for replica in cluster.replicas:
+        cluster.processes.start(replica, (faulty or {}).get(replica))
 
     async def wait() -> None:
         async with cluster.client() as client:
@@ -53,8 +56,9 @@ def make_cluster(tmp_path: Path) -> Iterator[MakeCluster]:
     """Start a cluster of one's own, with a window of 64 sequence numbers."""
     made: list[Cluster] = []
 
-    def make(replicas: int = 4) -> Cluster:
-        made.append(start(tmp_path, replicas, SHORT_WINDOW))
+    def make(replicas: int = 4, faulty: dict[int, str] | None = None) -> Cluster:
+        lab = ("--lab",) if faulty else ()
+        made.append(start(tmp_path, replicas, (*SHORT_WINDOW, *lab), faulty))
         return made[-1]
 
     yield make

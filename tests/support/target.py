@@ -38,7 +38,9 @@ from pbft.messages import (
     ReplyLeaf,
     Request,
     SlotReport,
+    StateAnswer,
     StateNodes,
+    StateQuery,
     StateSummary,
     Status,
     StatusQuery,
@@ -174,11 +176,15 @@ class Target:
             IncarnationSeen(2, 1, 7, 0, 0, 0, 0, 0),
             Recovery(2, 1, 0, 0),
             Request(me, 1, 1, 0, False, (b"op",)),
-            Read(me, 1, (b"op",)),
+            Read(me, 1, 0, (b"op",)),
             BatchReplies(2, 0, 1, D),
-            ReadReply(2, me, 1, False, (OperationResult(0, b"v"),)),
+            ReadReply(2, me, 1, False, 3, (OperationResult(0, b"v"),)),
             StatusQuery(me, 1),
             StatusReport(2, me, 1, b"{}"),
+            StateQuery(me, 1, 0, (b"\x00", b"\x00\x02")),
+            StateAnswer(
+                2, me, 1, summary, self.checkpoints(range(3)), (TreeNode(b"\x00", (), ()),)
+            ),
         ]
 
     def packets(self) -> list[Packet]:
@@ -186,7 +192,7 @@ class Target:
         request = self.sign(Request(self.clients[0].public_key, 1, 0, 0, False, ()))
         batch = Batch(START.wall, (request,))
         commits = tuple(self.sign(Commit(i, 0, 1, D)) for i in range(3))
-        leaf = ReplyLeaf(self.clients[0].public_key, 1, 1, D, 0, (OperationResult(0, b"v"),))
+        leaf = ReplyLeaf(self.clients[0].public_key, 1, 1, D, 0, (OperationResult(0, b"v"),), 1)
         return [
             self.sign(Prepare(2, 0, 1, D)),
             Proposal(self.sign(PrePrepare(0, 0, 1, D)), batch),
