@@ -1,9 +1,9 @@
-# make demo | test | verify | fix | bench | clean. Needs Python >= 3.11 and nothing else.
+# make demo | test | verify | fix | bench | bench-checkpoints | clean. Needs Python >= 3.11 and nothing else.
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test verify fix bench clean
+.PHONY: demo test verify fix bench bench-checkpoints clean
 
 demo: $(INSTALLED)
 	$(BIN)/pbft demo
@@ -23,6 +23,9 @@ fix: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run.py
+
+bench-checkpoints: $(INSTALLED)
+	$(BIN)/python benchmarks/checkpoint_cost.py
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
