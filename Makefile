@@ -1,9 +1,10 @@
-# make demo | test | verify | fix | bench | bench-disk | clean. Needs Python >= 3.11 and nothing else.
+# make demo | test | verify | fix | bench | bench-disk | bench-checkpoints | clean.
+# Needs Python >= 3.11 and nothing else.
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test verify fix bench bench-disk clean
+.PHONY: demo test verify fix bench bench-disk bench-checkpoints clean
 
 demo: $(INSTALLED)
 	$(BIN)/pbft demo
@@ -26,6 +27,9 @@ bench: $(INSTALLED)
 
 bench-disk: $(INSTALLED)
 	$(BIN)/python benchmarks/disk_size.py
+
+bench-checkpoints: $(INSTALLED)
+	$(BIN)/python benchmarks/checkpoint_cost.py
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage

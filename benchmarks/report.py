@@ -12,6 +12,8 @@ from rich.table import Table
 from pbft.cli.bench import Outcome
 from pbft.core.quorum import Quorum
 
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- figures: written by `make bench` -->\n", "<!-- end of figures -->\n"
 WIDTH = 150  # columns that the table may take, whatever the terminal has
 TITLES = (
@@ -79,11 +81,12 @@ def _cells(line: Line, ceiling: float) -> tuple[str, ...]:
         line.spread(lambda sample: sample.outcome.p50_ms),
         line.spread(lambda sample: sample.outcome.p99_ms),
         line.spread(lambda sample: sample.outcome.longest_pause_ms),
-        line.spread(_processor_time) if known else "",
+        line.spread(processor_time) if known else "",
     )
 
 
-def _processor_time(sample: Sample) -> float:
+def processor_time(sample: Sample) -> float:
+    """Of all replicas together, per operation (µs)."""
     return 1e6 * (sample.processor_time or 0) / max(sample.outcome.operations, 1)
 
 
@@ -109,9 +112,14 @@ def write(result: Result, quorum: Quorum, page: Path, figures: Path) -> None:
     """Put the figures into the page, between the marks, and into a JSON file."""
     figures.parent.mkdir(parents=True, exist_ok=True)
     figures.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(before + BEGIN + _markdown(result, quorum) + END + after)
+    put_between(page, BEGIN, END, _markdown(result, quorum))
+
+
+def put_between(page: Path, begin: str, end: str, text: str) -> None:
+    """Replace what stands between two marks of a page; all the rest stays."""
+    before, _, rest = page.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    page.write_text(before + begin + text + end + after)
 
 
 def _markdown(result: Result, quorum: Quorum) -> str:
@@ -120,7 +128,7 @@ def _markdown(result: Result, quorum: Quorum) -> str:
     lines = ["| " + " | ".join(cells) + " |" for cells in (TITLES, ("---",) * len(TITLES), *rows)]
     return "\n".join(
         [
-            *_warning(result),
+            *warning(result.busy),
             f"{one.cores:g} cores ({result.machine}), shared by clients and all replicas.",
             f"Command: {result.command}. Load per core before the start: {result.busy:.2f}; "
             f"stolen by other machines: {100 * result.stolen:.1f} %.",
@@ -136,7 +144,8 @@ def _markdown(result: Result, quorum: Quorum) -> str:
     )
 
 
-def _warning(result: Result) -> list[str]:
-    if result.busy <= BUSY_LOAD:
+def warning(busy: float) -> list[str]:
+    """What to say above figures that were taken with this load per core."""
+    if busy <= BUSY_LOAD:
         return []
     return ["**Draft: the machine was busy with other work; do not quote these figures.**", ""]

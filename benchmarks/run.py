@@ -26,11 +26,10 @@ from pbft.cli.bench import Load, client_names, run
 from pbft.cli.errors import CliError
 from pbft.cli.keygen import Plan, generate
 from pbft.cli.processes import ReplicaProcesses
-from pbft.config import ClusterConfig
+from pbft.config import ClusterConfig, Parameters
 from pbft.config_keys import load_client_signer
 from pbft.core.quorum import Quorum
 
-ROOT = Path(__file__).resolve().parent.parent
 REPLICAS = 4
 CLIENT_KEYS = 64
 PORTS = range(30_000, 32_000, 10)
@@ -64,11 +63,11 @@ ROWS = (
 @click.command()
 @click.option("--repetitions", default=5, show_default=True, type=click.IntRange(1))
 @click.option("--duration", default=8.0, show_default=True, help="Seconds of each measurement.")
-@click.option("--page", default=ROOT / "docs" / "performance.md", type=click.Path(path_type=Path))
+@click.option("--page", default=report.PAGE, type=click.Path(path_type=Path))
 @click.option(
     "--json",
     "figures",
-    default=ROOT / "benchmarks" / "results" / "latest.json",
+    default=report.ROOT / "benchmarks" / "results" / "latest.json",
     type=click.Path(path_type=Path),
 )
 def main(repetitions: int, duration: float, page: Path, figures: Path) -> None:
@@ -174,9 +173,14 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running_cluster(folder: Path) -> Iterator[Cluster]:
-    """Four replicas that all vote, with their keys, data and log in `folder`."""
-    plan = Plan(replicas=REPLICAS, clients=CLIENT_KEYS, base_port=_free_ports())
+def running_cluster(folder: Path, parameters: Parameters | None = None) -> Iterator[Cluster]:
+    """Four replicas with their keys and data in `folder`, which vote; at the end they are gone."""
+    plan = Plan(
+        replicas=REPLICAS,
+        clients=CLIENT_KEYS,
+        base_port=_free_ports(),
+        parameters=parameters or Parameters(),
+    )
     config = generate(plan, folder / "keys")
     with (folder / "replicas.log").open("wb") as log:
         processes = ReplicaProcesses(folder / "keys", folder / "data", None, log)

@@ -10,7 +10,7 @@ import errno
 import os
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
@@ -291,8 +291,7 @@ class LmdbTransaction(LmdbReader):
     def put(self, table: str, key: bytes, value: bytes) -> None:
         """Raises ValueError for a key that is empty or too long, and StorageFailure."""
         place = self._tables[table]
-        if not 1 <= len(key) <= MAX_RECORD_KEY_BYTES:
-            raise ValueError("a record's key has 1 to 511 bytes")
+        _check_key(key)
         try:
             self._transaction.put(key, place.seal(key, value), db=place.handle)
         except lmdb.Error as error:
@@ -301,11 +300,31 @@ class LmdbTransaction(LmdbReader):
     def delete(self, table: str, key: bytes) -> None:
         """Remove `key` if it is there."""
         try:
-            self._transaction.delete(key, db=self._tables[table].handle)
-        except lmdb.BadValsizeError:
-            return
+            self._remove(key, self._tables[table])
         except lmdb.Error as error:
             raise self._database.failed(error) from None
+
+    def write(self, table: str, changes: Mapping[bytes, bytes | None]) -> list[bytes]:
+        """As `put` and `delete`, in one go; returns the keys to delete that were not there."""
+        place = self._tables[table]
+        missing: list[bytes] = []
+        try:
+            with self._transaction.cursor(place.handle) as cursor:
+                for key, value in changes.items():
+                    if value is not None:
+                        _check_key(key)
+                        cursor.put(key, place.seal(key, value))
+                    elif not self._remove(key, place):
+                        missing.append(key)
+        except lmdb.Error as error:
+            raise self._database.failed(error) from None
+        return missing
+
+    def _remove(self, key: bytes, place: Table) -> bool:
+        try:
+            return self._transaction.delete(key, db=place.handle)
+        except lmdb.BadValsizeError:
+            return False
 
     def commit(self) -> None:
         """Sync and return, or raise StorageFailure and leave a database that refuses everything."""
@@ -347,6 +366,11 @@ def _reserve_lock_file(path: Path) -> None:
         os.posix_fallocate(handle, 0, LOCK_BYTES)
     finally:
         os.close(handle)
+
+
+def _check_key(key: bytes) -> None:
+    if not 1 <= len(key) <= MAX_RECORD_KEY_BYTES:
+        raise ValueError("a record's key has 1 to 511 bytes")
 
 
 def _reason(error: Exception) -> str:

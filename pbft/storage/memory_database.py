@@ -5,7 +5,7 @@ with the database until one of them is open while a commit changes that table; t
 on a copy.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sortedcontainers import SortedDict
 
@@ -166,6 +166,18 @@ class MemoryTransaction(MemoryReader):
     def delete(self, table: str, key: bytes) -> None:
         """Remove `key` if it is there."""
         self._change(table, key, None)
+
+    def write(self, table: str, changes: Mapping[bytes, bytes | None]) -> list[bytes]:
+        """Put every value, delete every key without one; returns the keys that were not there."""
+        missing = []
+        for key, value in changes.items():
+            if value is not None:
+                self.put(table, key, value)
+            elif self.get(table, key) is None:
+                missing.append(key)
+            else:
+                self.delete(table, key)
+        return missing
 
     def commit(self) -> None:
         """Make it visible. Raises StorageFailure where this has ended before."""

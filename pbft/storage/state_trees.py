@@ -24,11 +24,10 @@ def write_entries(
     transaction: Transaction, tree: MerkleTrie, changes: Mapping[bytes, bytes | None]
 ) -> None:
     """Change a table (None deletes a key) and its tree."""
-    for key, value in changes.items():
-        if value is None:
-            transaction.delete(tree.entries, key)
-        else:
-            transaction.put(tree.entries, key, value)
+    missing = transaction.write(tree.entries, changes)
+    if missing:  # most deletions: what came and went between two checkpoints
+        gone = set(missing)
+        changes = {key: value for key, value in changes.items() if key not in gone}
     tree.update(transaction, changes)
 
 

@@ -7,7 +7,7 @@ import msgspec
 from pbft.storage.database import CorruptRecord, Database, reading, writing
 from pbft.storage.directory_lock import UnusableDirectory
 
-FORMAT = 1
+FORMAT = 2
 IDENTITY_TABLE = "meta"
 IDENTITY_KEY = b"identity"
 

@@ -132,6 +132,20 @@ def test_a_key_that_cannot_be_stored_is_refused_and_never_found(
         assert snapshot.get("a", key) is None
 
 
+def test_many_records_are_written_at_once(database: Database) -> None:
+    put(database, old="1", gone="1")
+    with writing(database) as transaction:
+        changes = {b"gone": None, b"never": None, b"new": b"2", b"old": b"2", b"x" * 600: None}
+        assert transaction.write("a", changes) == [b"never", b"x" * 600]
+        assert list(transaction.scan("a")) == [(b"new", b"2"), (b"old", b"2")]
+        for key in (b"", b"k" * 512):
+            with pytest.raises(ValueError, match="1 to 511 bytes"):
+                transaction.write("a", {key: b"v"})
+    assert content(database) == {b"new": b"2", b"old": b"2"}
+    with pytest.raises(StorageFailure):
+        transaction.write("a", {b"k": b"v"})
+
+
 def test_a_value_of_two_mebibytes_comes_back(database: Database) -> None:
     value = bytes(range(256)) * 8192
     with writing(database) as transaction:
