@@ -3,53 +3,38 @@
 LMDB writes changed pages to new places and then one of two root pages, so a crash at any moment
 leaves the last committed state. The map is opened sparse at its bound and never resized: resizing
 would pull the memory from under open transactions. Every value carries a checksum over its table,
-its key and itself, since LMDB has none of its own (R41).
+its key and itself, since LMDB has none of its own (R41). Every commit is stamped with its own
+number: a root page that is not the one of the last commit shows by it.
 """
 
-import struct
 import threading
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import lmdb
 
 from pbft.storage.database import MAX_RECORD_KEY_BYTES, CorruptRecord, StorageFailure
 from pbft.storage.directory_lock import DirectoryLock, sync_directory
+from pbft.storage.seal import Seal
+from pbft.storage.trouble import advice
 
-CHECKSUM_BYTES = 8
-MAX_SNAPSHOTS = 64
+MAX_SNAPSHOTS = 126
 DATA_NAME = "data.mdb"
+STAMP_TABLE, STAMP_KEY = "stamp", b"commit"
+
+_LOCK_NAME = "lock.mdb"
+_LOCK_BYTES = 8192  # what LMDB takes for MAX_SNAPSHOTS
 
 
-class Table:
-    """A named table of one environment, with what binds its records' checksums to it."""
+class Table(Seal):
+    """A named table of one environment."""
 
-    __slots__ = ("_prefixes", "handle", "name")
+    __slots__ = ("handle",)
 
     def __init__(self, name: str, handle: "lmdb._Database") -> None:
-        encoded = name.encode()
-        self.name = name
+        super().__init__(name)
         self.handle = handle
-        self._prefixes = [
-            struct.pack(">HH", len(encoded), length) + encoded
-            for length in range(MAX_RECORD_KEY_BYTES + 1)
-        ]
-
-    def seal(self, key: bytes, value: bytes) -> bytes:
-        """What is stored for `value` under `key`."""
-        return self._checksum(key, value) + value
-
-    def unseal(self, key: bytes, stored: bytes) -> bytes:
-        """The value inside `stored`. Raises CorruptRecord."""
-        value = stored[CHECKSUM_BYTES:]
-        if self._checksum(key, value) != stored[:CHECKSUM_BYTES]:
-            raise CorruptRecord(f"corrupt record in table {self.name!r} under key {key.hex()}")
-        return value
-
-    def _checksum(self, key: bytes, value: bytes) -> bytes:
-        covered = self._prefixes[len(key)] + key + value
-        return blake2b(covered, digest_size=CHECKSUM_BYTES).digest()
 
 
 class LmdbDatabase:
@@ -64,34 +49,45 @@ class LmdbDatabase:
     ) -> None:
         self._path = path
         self._dead: str | None = None
+        self.healthy = True  # until something has failed: then it must be looked at before next use
         self._writer: LmdbTransaction | None = None
+        self._environment: Any = None
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = DirectoryLock(path)
         except OSError as error:
-            raise StorageFailure(f"cannot open the database in {path}: {error}") from None
+            raise StorageFailure(f"cannot open the database in {path}: {advice(error)}") from None
         try:
-            self._open(tables, map_bytes, durable)
-        except (lmdb.Error, OSError) as error:
-            self._lock.release()
+            self._reserve_lock()
+            self._environment = self._map(map_bytes, len(tables) + 1, durable)
+            self._open(tables)
+        except (lmdb.Error, OSError, StorageFailure) as error:
+            self._release()
+            if isinstance(error, StorageFailure):
+                raise
             raise StorageFailure(f"cannot open the database in {path}: {_reason(error)}") from None
 
-    def _open(self, tables: Sequence[str], map_bytes: int, durable: bool) -> None:
-        self._environment = lmdb.open(
+    def _map(self, map_bytes: int, tables: int, durable: bool) -> lmdb.Environment:
+        return lmdb.open(
             str(self._path),
             map_size=map_bytes,
-            max_dbs=len(tables),
+            max_dbs=tables,
             max_readers=MAX_SNAPSHOTS,
             sync=durable,
             metasync=durable,
             mode=0o600,
         )
+
+    def _open(self, tables: Sequence[str]) -> None:
         self._pad()
         with self._environment.begin(write=True) as transaction:
             self._tables = {
                 name: Table(name, self._environment.open_db(name.encode(), txn=transaction))
-                for name in tables
+                for name in (*tables, STAMP_TABLE)
             }
+            if transaction.id() > 1:
+                self._check_stamp(transaction)
+            self.stamp(transaction)
         sync_directory(self._path)
         sync_directory(self._path.parent)
 
@@ -102,6 +98,21 @@ class LmdbDatabase:
         with open(self._path / DATA_NAME, "r+b") as data:
             if data.seek(0, 2) < expected:
                 data.truncate(expected)
+
+    def _reserve_lock(self) -> None:
+        """LMDB maps this file and writes into it: without room on the disk that is a SIGBUS."""
+        (self._path / _LOCK_NAME).write_bytes(bytes(_LOCK_BYTES))
+
+    def stamp(self, transaction: "lmdb.Transaction[bytes]") -> None:
+        """Note in a transaction that is about to be committed which one it is."""
+        table = self._tables[STAMP_TABLE]
+        number = stamp_of(transaction.id())
+        transaction.put(STAMP_KEY, table.seal(STAMP_KEY, number), db=table.handle)
+
+    def _check_stamp(self, transaction: "lmdb.Transaction[bytes]") -> None:
+        reader = LmdbReader(self, transaction, self._tables)
+        if reader.get(STAMP_TABLE, STAMP_KEY) != stamp_of(transaction.id() - 1):
+            raise CorruptRecord(f"the file in {self._path} is damaged: {STALE_ROOT}")
 
     def begin(self) -> "LmdbTransaction":
         """Open the write transaction. Raises RuntimeError while another one is open."""
@@ -127,7 +138,11 @@ class LmdbDatabase:
         if self._writer is not None:
             self._writer.abort()
         self._dead = self._dead or "it is closed"
-        self._environment.close()
+        self._release()
+
+    def _release(self) -> None:
+        if self._environment is not None:
+            self._environment.close()
         self._lock.release()
 
     def _check_alive(self) -> None:
@@ -136,6 +151,7 @@ class LmdbDatabase:
 
     def failed(self, error: Exception) -> StorageFailure:
         """What to raise where LMDB raised `error`."""
+        self.healthy = False
         return StorageFailure(f"the database in {self._path} failed: {_reason(error)}")
 
     def written(self) -> None:
@@ -170,7 +186,14 @@ class LmdbReader:
             return None
         except lmdb.Error as error:
             raise self._database.failed(error) from None
-        return None if stored is None else place.unseal(key, stored)
+        return None if stored is None else self._unseal(place, key, stored)
+
+    def _unseal(self, place: Table, key: bytes, stored: bytes) -> bytes:
+        try:
+            return place.unseal(key, stored)
+        except CorruptRecord:
+            self._database.healthy = False
+            raise
 
     def scan(
         self, table: str, start: bytes = b"", end: bytes | None = None, *, reverse: bool = False
@@ -182,7 +205,7 @@ class LmdbReader:
             for key, stored in records:
                 if key < start or (end is not None and key >= end):
                     return
-                yield key, place.unseal(key, stored)
+                yield key, self._unseal(place, key, stored)
         except lmdb.Error as error:
             raise self._database.failed(error) from None
 
@@ -241,6 +264,7 @@ class LmdbTransaction(LmdbReader):
         """Sync and return, or raise StorageFailure and leave a database that refuses everything."""
         self._end()
         try:
+            self._database.stamp(self._transaction)
             self._transaction.commit()
         except lmdb.Error as error:
             raise self._database.die(error) from None
@@ -262,6 +286,14 @@ class LmdbTransaction(LmdbReader):
         self._open = False
 
 
+STALE_ROOT = "its root is not the one of its last commit"
+
+
+def stamp_of(commit: int) -> bytes:
+    """What the commit of this number notes of itself."""
+    return commit.to_bytes(8, "big")
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, lmdb.MapFullError):
         return "it has reached its configured size"
@@ -269,4 +301,4 @@ def _reason(error: Exception) -> str:
         return "the file is damaged, or it is no LMDB database"
     if isinstance(error, lmdb.ReadersFullError):
         return f"more than {MAX_SNAPSHOTS} snapshots are open"
-    return str(error)
+    return advice(error)
