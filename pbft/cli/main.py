@@ -24,6 +24,7 @@ COMMANDS = {
     "cluster": _Lazy("pbft.cli.cluster", "cluster", "Run all replicas on this machine."),
     "kv": _Lazy("pbft.cli.kv", "kv", "Read and write the key-value store."),
     "status": _Lazy("pbft.cli.status", "status", "Show how each replica is."),
+    "inspect": _Lazy("pbft.cli.inspect", "inspect", "Look at the disk of a stopped replica."),
     "bench": _Lazy("pbft.cli.bench", "bench", "Measure throughput and latency."),
     "simulate": _Lazy("pbft.cli.simulate", "simulate", "Run simulated clusters from seeds."),
     "demo": _Lazy("pbft.cli.demo", "demo", "Watch a cluster survive its faults."),

@@ -117,7 +117,9 @@ class Parts:
         """Whether a fast read here meets every acknowledged write (R20)."""
         if self.gate.silent or self.queue.paused:
             return False
-        return self.queue.executed >= max(self.gate.highest_commit, self.views.max_seq)
+        # Commits at or below the stable checkpoint may be forgotten by now: it stands for them.
+        promised = max(self.gate.highest_commit, self.checkpoints.stable_seq)
+        return self.queue.executed >= max(promised, self.views.max_seq)
 
     def _catch_up(self) -> None:
         ahead = [

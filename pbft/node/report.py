@@ -6,10 +6,16 @@ import msgspec
 
 from pbft.core.replica import Replica
 from pbft.core.state_transfer import StateTransfer
+from pbft.storage.scrub import Progress
 
 
 def report(
-    replica: int, core: Replica, log_commits: int, verifications: int, counters: Counter[str]
+    replica: int,
+    core: Replica,
+    log_commits: int,
+    verifications: int,
+    scrubbed: Progress,
+    counters: Counter[str],
 ) -> bytes:
     """The report as UTF-8 JSON (fields are described in docs/operations.md)."""
     return msgspec.json.encode(
@@ -29,6 +35,7 @@ def report(
             "transfer": _transfer(core.transfer),
             "log_commits": log_commits,
             "verifications": verifications,
+            "scrub": scrubbed,
             "counters": dict(sorted(counters.items())),
         }
     )

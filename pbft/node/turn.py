@@ -36,6 +36,7 @@ from pbft.node.ports import Clock, Transport, Verifier
 from pbft.node.replying import Replying
 from pbft.node.report import report
 from pbft.node.state_sync import Installer, PinnedCheckpoints
+from pbft.storage.scrub import Progress
 from pbft.storage.state_store import StateStore
 
 READS_PER_SECOND, READS_BURST = 200_000, 100_000
@@ -89,6 +90,7 @@ class Node:
         self.counters = counters
         self._queue: deque[events.Event | Frame] = deque()
         self.wake_at: int | None = None
+        self.scrubbed = Progress()  # by whoever reads the disk again in the background
         if store.transfer_target is None and store.seq:
             self._pins.pin(store.pin())
 
@@ -273,4 +275,5 @@ class Node:
     def report(self) -> bytes:
         """What this replica says of itself, as JSON."""
         checked = self.authenticator.verifications
-        return report(self._context.id, self.core, self._log.commits, checked, self.counters)
+        commits, scrubbed = self._log.commits, self.scrubbed
+        return report(self._context.id, self.core, commits, checked, scrubbed, self.counters)

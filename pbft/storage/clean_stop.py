@@ -1,8 +1,8 @@
 """The checksums of the files that a clean stop leaves behind.
 
-At the next start a file that has the same checksums is, byte by byte, what was left: there is nothing
-to examine. In all other cases (the process was killed, the machine has lost its power, the disk has
-altered something) it is examined as a whole. The note is taken away before anything is opened.
+At the next start a file that has the same checksums is what was left: there is nothing to examine.
+In all other cases (the process was killed, the machine has lost its power, the disk has altered
+something) it is examined as a whole. The note is taken away before anything is opened.
 """
 
 import os

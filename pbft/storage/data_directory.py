@@ -50,6 +50,10 @@ class DataDirectory:
         self._opened = opened
         self._closed = False
 
+    def distrust(self) -> None:
+        """Have both files examined at the next start."""
+        self.log.healthy = self.state.healthy = False
+
     def close(self) -> None:
         """Close both and let others in. Idempotent.
 
@@ -81,8 +85,8 @@ def open_data_directory(
 ) -> DataDirectory:
     """Open the data of `replica` in `path`, or with `fresh_ok` make it where there is none.
 
-    The map sizes (bytes) bound the two files. Raises UnusableDirectory (DirectoryInUse, MissingData,
-    DamagedLog, TooLarge, WrongDirectory, WrongFormat), and StorageFailure.
+    The map sizes (bytes) bound the two files. Raises DirectoryInUse, MissingData, DamagedLog,
+    TooLarge, WrongDirectory, WrongFormat (each an UnusableDirectory), and StorageFailure.
     """
     with ExitStack() as opened:
         created, discarded = _enter(path, fresh_ok, opened), ""

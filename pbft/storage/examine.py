@@ -25,8 +25,8 @@ from pbft.storage.page_file import Damaged, PageFile
 from pbft.storage.seal import Seal
 from pbft.storage.state_trees import STATE_TABLES
 from pbft.storage.store_identity import FORMAT, IDENTITY_KEY, IDENTITY_TABLE, format_of
-from pbft.storage.tree_node import EMPTY_DIGEST
 from pbft.storage.tree_check import EntrySum, check_tree, sum_of_table
+from pbft.storage.tree_node import EMPTY_DIGEST
 
 LOG_TABLES = ("meta", "view", "slots", "batches", "checkpoints", "evidence")
 TABLES = {"log": LOG_TABLES, "state": STATE_TABLES}
@@ -75,7 +75,10 @@ class Examination:
         )
 
     def findings(self) -> Findings:
-        """Wait for what it finds: a process that crashes has found damage. Raises StorageFailure."""
+        """Wait for what it finds; a process that crashes has found damage.
+
+        Raises StorageFailure where it could do nothing.
+        """
         output, errors = self._process.communicate()
         code = self._process.returncode
         if code == 0:
@@ -105,6 +108,19 @@ def examine(kind: str, file: Path) -> Findings:
     except (RecursionError, MemoryError) as error:
         findings.damage = f"it cannot be examined ({type(error).__name__})"
     return findings
+
+
+def read_records(file: Path, *tables: str) -> Iterator[tuple[str, bytes, bytes]]:
+    """Table, key and value of every record of some tables. Raises Damaged, CorruptRecord, OSError.
+
+    For a file that was examined; like that it maps nothing, and does not get in anybody's way.
+    """
+    with PageFile(file) as pages:
+        trees = pages.tables()
+        for table in tables:
+            seal = Seal(table)
+            for key, stored in pages.records(trees[table]):
+                yield table, key, seal.unseal(key, stored)
 
 
 class _Examiner:
@@ -186,9 +202,8 @@ class _Examiner:
         held: EntrySum = sum_of_table(self._records(table))
         root, told = check_tree(path, self._records(f"{table}.nodes"))
         if not held.agrees(told):
-            raise Damaged(
-                f"table {table!r} has {held.count} records, which are not the {told.count} of its tree"
-            )
+            counts = f"{held.count} records, its tree {told.count}"
+            raise Damaged(f"table {table!r} and its tree do not hold the same: it has {counts}")
         return root
 
 

@@ -17,8 +17,8 @@ from pbft.storage.store_identity import check_identity
 
 LOG, STATE = "log", "state"
 START_ANEW = (
-    "move the data directory away and start with an empty one: the replica then rejoins as one that "
-    "has forgotten its votes"
+    "move the data directory away and start with an empty one: the replica then rejoins as one "
+    "that has forgotten its votes"
 )
 
 

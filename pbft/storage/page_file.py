@@ -1,10 +1,10 @@
 """Reads an LMDB file page by page, with plain reads and without trusting any of it.
 
 LMDB maps its file and follows what the pages say: a damaged page can crash the process, a page cut
-off is a SIGBUS, and a free list that names a page in use destroys it at the next write. So a file is
-read this way first: every page that a root leads to must be a page of the right kind, with its own
-number, full of entries that are in order and lie inside of it; no page may be reached twice, or be
-reached and be free; and the counts that the roots keep must be true. LMDB has no such check.
+off is a SIGBUS, and a free list that names a page in use destroys it at the next write. So a file
+is read this way first: every page that a root leads to must be a page of the right kind, with its
+own number, full of entries that are in order and lie inside of it; no page may be reached twice, or
+be reached and be free; and the counts that the roots keep must be true. LMDB has no such check.
 
 The layout is that of LMDB 0.9 (`mdb.c`: MDB_page, MDB_node, MDB_db, MDB_meta), 64 bit, in the
 byte order of this machine.
@@ -341,7 +341,7 @@ def _meta(page: bytes, number: int) -> Meta:
     if page_bytes not in (4096, 8192, 16384, 32768, 65536):
         raise Damaged(f"its page {number} has an impossible page size")
     fits = (last_page + 1) * page_bytes <= map_bytes <= MAX_MAP_BYTES
-    if not 1 <= last_page or not fits or map_bytes % page_bytes:
+    if last_page < 1 or not fits or map_bytes % page_bytes:
         raise Damaged(f"its page {number} has an impossible map size")
     free = _tree(page[40 : 40 + _ROOT.size], page_bytes, flags=_INTEGER_KEYS)
     main = _tree(page[40 + _ROOT.size : 40 + 2 * _ROOT.size], 0, flags=0)

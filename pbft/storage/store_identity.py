@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from pbft.storage.database import CorruptRecord, Database, reading, writing
 from pbft.storage.directory_lock import UnusableDirectory
@@ -48,6 +49,24 @@ def format_of(record: bytes) -> Any:
     """What the identity `record` says of the format. Raises CorruptRecord."""
     identity = _decode(record)
     return identity[0] if identity else None
+
+
+class Identity(Struct, frozen=True):
+    """Whose data it is; `cluster` and `replica` only where the format is known."""
+
+    format: int | None
+    cluster: str | None = None  # hexadecimal
+    replica: int | None = None
+
+
+def show_identity(record: bytes) -> Identity:
+    """What an identity record says. Raises CorruptRecord."""
+    match _decode(record):
+        case [int(number), bytes(cluster), int(replica)] if number == FORMAT:
+            return Identity(number, cluster.hex(), replica)
+        case [int(number), *_]:
+            return Identity(number)
+    return Identity(None)
 
 
 def _decode(record: bytes) -> list[Any]:

@@ -17,7 +17,6 @@ from pbft.storage.tree_node import (
     bucket_digest,
     entry_digest,
     inner_digest,
-    is_below,
 )
 
 _MODULUS = 1 << 256
@@ -66,7 +65,8 @@ def check_tree(root_path: bytes, nodes: Records) -> tuple[bytes, EntrySum]:
         elif wanted.pop(path, None) != digest:
             raise CorruptRecord(f"the state's tree is not consistent at {path.hex()}")
         if isinstance(node, Bucket):
-            _add(path, node, entries)
+            for _, digest in contents(node):
+                entries.add(digest)
         else:
             children = ((path + bytes([i]), child) for i, child in enumerate(node.digests))
             wanted.update((below, child) for below, child in children if child != EMPTY_DIGEST)
@@ -84,9 +84,9 @@ def stored_node(path: bytes, stored: bytes) -> Bucket | Inner:
     return node
 
 
-def contents(bucket: Bucket) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Hash of the key, key and digest of each entry."""
-    return ((hashed, entry.key, entry.digest) for hashed, entry in bucket.entries.items())
+def contents(bucket: Bucket) -> Iterator[tuple[bytes, bytes]]:
+    """Key and digest of each entry."""
+    return ((entry.key, entry.digest) for entry in bucket.entries.values())
 
 
 def node_digest_of(path: bytes, node: Bucket | Inner) -> bytes:
@@ -95,11 +95,4 @@ def node_digest_of(path: bytes, node: Bucket | Inner) -> bytes:
         if len(node.digests) != TREE_FANOUT:
             raise CorruptRecord(f"the state's tree is not consistent at {path.hex()}")
         return inner_digest(path, node.digests)
-    return bucket_digest(path, [digest for _, _, digest in contents(node)])
-
-
-def _add(path: bytes, bucket: Bucket, entries: EntrySum) -> None:
-    for hashed, _, digest in contents(bucket):
-        if not is_below(hashed, path):
-            raise CorruptRecord(f"the state's tree has an entry out of place at {path.hex()}")
-        entries.add(digest)
+    return bucket_digest(path, [digest for _, digest in contents(node)])
