@@ -1,7 +1,6 @@
 """`pbft inspect`: what is on the disk of a replica that is stopped."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec

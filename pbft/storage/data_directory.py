@@ -173,5 +173,5 @@ def _unmark(path: Path) -> None:
 
 
 def _unusable(path: Path, error: OSError) -> str:
-    reason = "it is not a folder" if isinstance(error, FileExistsError) else advice(error)
+    reason = "it is not a folder" if isinstance(error, FileExistsError) else advice(error, path)
     return f"cannot use the data directory {path}: {reason}"

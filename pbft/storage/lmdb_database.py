@@ -56,7 +56,9 @@ class LmdbDatabase:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = DirectoryLock(path)
         except OSError as error:
-            raise StorageFailure(f"cannot open the database in {path}: {advice(error)}") from None
+            raise StorageFailure(
+                f"cannot open the database in {path}: {advice(error, path)}"
+            ) from None
         try:
             self._reserve_lock()
             self._environment = self._map(map_bytes, len(tables) + 1, durable)
@@ -65,7 +67,9 @@ class LmdbDatabase:
             self._release()
             if isinstance(error, StorageFailure):
                 raise
-            raise StorageFailure(f"cannot open the database in {path}: {_reason(error)}") from None
+            raise StorageFailure(
+                f"cannot open the database in {path}: {_reason(error, path)}"
+            ) from None
 
     def _map(self, map_bytes: int, tables: int, durable: bool) -> lmdb.Environment:
         return lmdb.open(
@@ -152,7 +156,7 @@ class LmdbDatabase:
     def failed(self, error: Exception) -> StorageFailure:
         """What to raise where LMDB raised `error`."""
         self.healthy = False
-        return StorageFailure(f"the database in {self._path} failed: {_reason(error)}")
+        return StorageFailure(f"the database in {self._path} failed: {_reason(error, self._path)}")
 
     def written(self) -> None:
         """The write transaction has ended."""
@@ -160,7 +164,7 @@ class LmdbDatabase:
 
     def die(self, error: Exception) -> StorageFailure:
         """A commit has failed: nobody knows what reached the disk, so refuse all that follows."""
-        self._dead = f"a commit failed ({_reason(error)})"
+        self._dead = f"a commit failed ({_reason(error, self._path)})"
         return self.failed(error)
 
 
@@ -294,11 +298,11 @@ def stamp_of(commit: int) -> bytes:
     return commit.to_bytes(8, "big")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, place: Path) -> str:
     if isinstance(error, lmdb.MapFullError):
         return "it has reached its configured size"
     if isinstance(error, lmdb.InvalidError | lmdb.VersionMismatchError | lmdb.CorruptedError):
         return "the file is damaged, or it is no LMDB database"
     if isinstance(error, lmdb.ReadersFullError):
         return f"more than {MAX_SNAPSHOTS} snapshots are open"
-    return advice(error)
+    return advice(error, place)

@@ -2,6 +2,9 @@
 
 import errno
 import os
+from pathlib import Path
+
+FULL_BYTES = 1024**2
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full: make room on it and start again",
@@ -12,10 +15,24 @@ _ADVICE = {
 }
 
 
-def advice(error: Exception) -> str:
-    """What went wrong and, where that is known, what to do; libraries have it in their texts."""
+def advice(error: Exception, place: Path) -> str:
+    """What went wrong at `place` and, where that is known, what to do.
+
+    Libraries have the system's complaint in their texts; LMDB calls it an input/output error when
+    the last of the room took a part of what it wanted to write.
+    """
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    if os.strerror(errno.EIO) in text and _is_full(place):
+        return _ADVICE[errno.ENOSPC]
     for code, sentence in _ADVICE.items():
         if os.strerror(code) in text:
             return sentence
     return text
+
+
+def _is_full(place: Path) -> bool:
+    try:
+        disk = os.statvfs(place)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < FULL_BYTES

@@ -1,7 +1,6 @@
-"""A data directory on a bad disk: what is damaged is refused or begun anew, and nothing is wrong."""
+"""A data directory on a bad disk: what is damaged is refused or begun anew, nothing is wrong."""
 
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -151,9 +150,7 @@ def ending(path: Path, name: str, wanted: Content) -> str:
     try:
         directory = open_it(path)
     except UnusableDirectory as error:
-        assert f"{path}/log" in str(error)
-        assert "start with an empty one" in str(error)
-        return "refused"
+        return "refused" if "start with an empty one" in str(error) else str(error)
     found = content(directory)
     for database in (directory.log, directory.state):
         with writing(database) as transaction:  # free pages are used: none of them may be in use
@@ -185,7 +182,9 @@ def test_a_damaged_log_is_refused_and_left_as_it_is(data: Path) -> None:
     flip(data / "log" / "data.mdb", 16)
     before = (data / "log" / "data.mdb").read_bytes()
     for _ in range(2):
-        with pytest.raises(DamagedLog, match="log: the file is damaged .* start with an empty one"):
+        with pytest.raises(
+            DamagedLog, match=r"log: the file is damaged .* start with an empty one"
+        ):
             open_it(data)
     assert (data / "log" / "data.mdb").read_bytes() == before
 
@@ -372,9 +371,8 @@ def test_an_examination_that_crashes_has_found_damage_and_one_that_fails_nothing
     if ends == "damage":
         assert "reading it crashes a process" in examination.findings().damage
     else:
-        with pytest.raises(StorageFailure, match="data.mdb could not be examined"):
+        with pytest.raises(StorageFailure, match=r"data.mdb could not be examined"):
             examination.findings()
-    assert signal.strsignal(signal.SIGBUS)
 
 
 def test_a_file_that_cannot_be_read_is_damage(data: Path) -> None:

@@ -84,7 +84,9 @@ def test_an_empty_directory_is_refused_unless_a_first_start_is_allowed(tmp_path:
 @pytest.mark.parametrize("fresh_ok", [False, True])
 def test_a_directory_that_has_lost_its_log_is_refused(data: Path, fresh_ok: bool) -> None:
     shutil.rmtree(data / "log")
-    with pytest.raises(MissingData, match="log has lost its data while .* start with an empty one"):
+    with pytest.raises(
+        MissingData, match=r"log has lost its data while .* start with an empty one"
+    ):
         open_it(data, fresh_ok=fresh_ok)
     assert not (data / "log").exists()
 
