@@ -165,9 +165,9 @@ def test_a_replica_that_reads_what_it_has_not_written_stops_and_repairs_itself(
     asyncio.run(load_up(cluster, 100))
     file = cluster.data / f"replica-{VICTIM}" / "state" / "data.mdb"
     flip_all(file, b"unique/")
-    asyncio.run(written(cluster.log, "the disk does not hold what was written to it"))
-    while cluster.processes.take_ended() != [(VICTIM, 1)]:
-        pass
+    stopped = f"pbft: replica {VICTIM} stopped: the disk does not hold what was written to it"
+    asyncio.run(written(cluster.log, stopped))
+    cluster.processes.stop(VICTIM)  # it ends by itself; this waits for it
     cluster.start([VICTIM])
     asyncio.run(agreed(cluster))
     assert f"error state-discarded replica={VICTIM} reason=" in cluster.log.read_text()
@@ -278,9 +278,9 @@ def test_a_replica_whose_disk_is_full_stops_says_so_and_comes_back_when_there_is
         shutil.copytree(tmp_path / "before", place, dirs_exist_ok=True)
         cluster.start([VICTIM])
         asyncio.run(fill(1))
-        assert f"pbft: replica {VICTIM} stopped: the database in" in cluster.log.read_text()
+        asyncio.run(written(cluster.log, f"pbft: replica {VICTIM} stopped: the database in"))
+        cluster.processes.stop(VICTIM)  # it ends by itself; this waits for it
         subprocess.run(["mount", "-o", "remount,size=256m", str(place)], check=True)
-        cluster.processes.take_ended()
         cluster.start([VICTIM])
         asyncio.run(agreed(cluster))
         cluster.processes.stop(VICTIM)
