@@ -27,6 +27,7 @@ COMMANDS = {
     "backup": _Lazy("pbft.cli.backup", "backup", "Write the state into one certified file."),
     "restore": _Lazy("pbft.cli.restore", "restore", "Begin a new cluster from a backup."),
     "status": _Lazy("pbft.cli.status", "status", "Show how each replica is."),
+    "inspect": _Lazy("pbft.cli.inspect", "inspect", "Look at the disk of a stopped replica."),
     "bench": _Lazy("pbft.cli.bench", "bench", "Measure throughput and latency."),
     "simulate": _Lazy("pbft.cli.simulate", "simulate", "Run simulated clusters from seeds."),
     "soak": _Lazy("pbft.cli.soak", "soak", "Kill replicas again and again, and check everything."),

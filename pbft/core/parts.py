@@ -145,8 +145,9 @@ class Parts:
         write (R20)."""
         if self.gate.silent or self.queue.paused:
             return False
-        known = max(self.gate.highest_commit, self.views.max_seq)
-        return self.queue.executed >= (at_least or known)
+        # Commits at or below the stable checkpoint may be forgotten by now: it stands for them.
+        promised = max(self.gate.highest_commit, self.checkpoints.stable_seq)
+        return self.queue.executed >= (at_least or max(promised, self.views.max_seq))
 
     @property
     def _known(self) -> int:

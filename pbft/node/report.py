@@ -7,6 +7,7 @@ import msgspec
 from pbft.core.records import AmnesiaRecord
 from pbft.core.replica import Replica
 from pbft.core.state_transfer import StateTransfer
+from pbft.storage.scrub import Progress
 
 
 def report(
@@ -16,6 +17,7 @@ def report(
     max_state_bytes: int,
     log_commits: int,
     verifications: int,
+    scrubbed: Progress,
     counters: Counter[str],
 ) -> bytes:
     """The report as UTF-8 JSON (fields are described in docs/operations.md)."""
@@ -40,6 +42,7 @@ def report(
             "max_state_bytes": max_state_bytes,
             "log_commits": log_commits,
             "verifications": verifications,
+            "scrub": scrubbed,
             "counters": dict(sorted(counters.items())),
         }
     )

@@ -19,6 +19,7 @@ from pbft.core.output import Note
 from pbft.node.log_store import LogStore
 from pbft.node.logs import log
 from pbft.node.ports import Transport
+from pbft.node.scrubber import Scrubber
 from pbft.node.shell import Shell, SystemClock
 from pbft.node.transport import TcpTransport
 from pbft.node.turn import Node
@@ -95,12 +96,17 @@ async def serve(
         counters,
         data.path,
     )
+    scrubber = Scrubber(data)
+    node.scrubbed = scrubber.progress
+    if data.discarded:
+        log("state-discarded", level=logging.ERROR, replica=replica, reason=data.discarded)
     with contextlib.ExitStack() as stack:
         if metrics is not None:
             from pbft.node.metrics import serve_metrics  # it takes a tenth of a restart
 
             stack.enter_context(serve_metrics(node, *metrics))
         await shell.start(node)
+        shell.between_turns(scrubber.work)
         address = config.replicas[replica]
         log("replica-started", replica=replica, address=f"{address.host}:{address.port}")
         reason = await stopped

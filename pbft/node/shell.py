@@ -19,9 +19,10 @@ from network.listener import Listener, listen
 from pbft.core import events
 from pbft.core.context import Context, Instant
 from pbft.messages import Read, Request, StateQuery, StatusQuery
+from pbft.node.scrubber import DiskDecayed, decayed
 from pbft.node.transport import TcpTransport
 from pbft.node.turn import Halted, Node
-from pbft.storage.database import StorageFailure
+from pbft.storage.database import CorruptRecord, StorageFailure
 
 LIMITS = Limits(max_connections_per_identity=64)
 
@@ -74,6 +75,7 @@ class Shell:
         self._node: Node | None = None
         self._turn: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._background: asyncio.TimerHandle | None = None
         self._wakes_at = 0  # µs, while there is a timer
         self._listener: Listener | None = None
         self._diallers: list[Dialler] = []
@@ -100,7 +102,7 @@ class Shell:
 
     async def stop(self) -> None:
         """Close every channel, then the node."""
-        for handle in (self._turn, self._timer):
+        for handle in (self._turn, self._timer, self._background):
             if handle is not None:
                 handle.cancel()
         for dialler in self._diallers:
@@ -172,6 +174,18 @@ class Shell:
         if self._node is not None and self._node.waiting:
             self._soon()
 
+    def between_turns(self, work: Callable[[], float]) -> None:
+        """Do `work` now and then as long as the node runs; it says how long (s) to rest then."""
+
+        def again() -> None:
+            if self._node is not None:
+                self._guard(once)
+
+        def once() -> None:
+            self._background = self._loop.call_later(work(), again)
+
+        self._background = self._loop.call_later(0, again)
+
     def _guard(self, action: Callable[[], None]) -> None:
         try:
             action()
@@ -201,7 +215,9 @@ class Shell:
 
 def _reason(error: Exception) -> str:
     """One sentence; for what nobody has foreseen, with the place where it happened."""
-    if isinstance(error, Halted | StorageFailure):
+    if isinstance(error, CorruptRecord):
+        return decayed(error)
+    if isinstance(error, Halted | StorageFailure | DiskDecayed):
         return str(error)
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(place.filename).name}:{place.lineno}"

@@ -40,6 +40,7 @@ from pbft.node.replying import Replying
 from pbft.node.report import report
 from pbft.node.state_queries import StateQueries
 from pbft.node.state_sync import Installer, PinnedCheckpoints, StateServer
+from pbft.storage.scrub import Progress
 from pbft.storage.state_store import StateStore
 
 READS_PER_SECOND, READS_BURST = 200_000, 100_000
@@ -99,6 +100,7 @@ class Node:
         self._queue: deque[events.Event | Frame] = deque()
         self._core_wakes: int | None = None
         self.wake_at: int | None = None
+        self.scrubbed = Progress()  # by whoever reads the disk again in the background
         if store.transfer_target is None and store.seq:
             self._pins.pin(store.pin(), clock.now().mono)
 
@@ -291,6 +293,5 @@ class Node:
         """What this replica says of itself, as JSON."""
         checked = self.authenticator.verifications
         size, most = self.store.application.size.most, self._context.parameters.max_state_bytes
-        return report(
-            self._context.id, self.core, size, most, self._log.commits, checked, self.counters
-        )
+        commits, me = self._log.commits, self._context.id
+        return report(me, self.core, size, most, commits, checked, self.scrubbed, self.counters)

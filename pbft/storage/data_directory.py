@@ -1,50 +1,77 @@
 """A replica's data directory: `log` with its votes and batches, `state` with what it has executed.
 
-A directory that has lost a part is refused: a replica that has forgotten its votes could contradict
-them (R41). A first start is made safe against crashes by a marker file: while it is there, nothing
-has been voted on yet.
+Both files are looked at before they are opened (`inspection`). A damaged or lost log is refused: a
+replica that has forgotten its votes could contradict them (R41). A damaged or lost state is set
+aside and begun anew as the state after sequence number 0, which is true though old: the replica is
+then one that is far behind, and fetches the certified state from the others (R23). A first start is
+made safe against crashes by a marker file: while it is there, nothing has been voted on yet.
 """
 
-from contextlib import ExitStack
+import shutil
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from pbft.storage.clean_stop import leave_note
 from pbft.storage.database import StorageFailure
-from pbft.storage.directory_lock import (
-    DirectoryLock,
-    UnusableDirectory,
-    sync_directory,
-    sync_parents,
-)
+from pbft.storage.directory_lock import DirectoryLock, sync_directory, sync_parents
+from pbft.storage.examine import LOG_TABLES
+from pbft.storage.inspection import LOG, STATE, Inspection, MissingData
 from pbft.storage.lmdb_database import DATA_NAME, LmdbDatabase
 from pbft.storage.state_trees import STATE_TABLES
 from pbft.storage.store_identity import has_identity, write_identity
+from pbft.storage.trouble import advice
 
-LOG_TABLES = ("meta", "view", "slots", "batches", "checkpoints", "evidence")
 LOG_MAP_BYTES = STATE_MAP_BYTES = 64 * 1024**3  # sparse: room that is taken only when used
+SET_ASIDE = "state.damaged"
 
-_LOG, _STATE = "log", "state"
 _MARKER = "first-start"
 
 
-class MissingData(UnusableDirectory):
-    """There is no data, or only a part of it, where there should be all of it."""
-
-
 class DataDirectory:
-    """Both environments of one replica in `path`; `created`: this is their first start."""
+    """Both environments of one replica in `path`; `created` says that this is their first start.
+
+    `discarded` says why the state was begun anew, and is empty if it was not.
+    """
 
     def __init__(
-        self, path: Path, log: LmdbDatabase, state: LmdbDatabase, created: bool, opened: ExitStack
+        self,
+        path: Path,
+        log: LmdbDatabase,
+        state: LmdbDatabase,
+        created: bool,
+        discarded: str,
+        opened: ExitStack,
     ) -> None:
         self.path = path
         self.log = log
         self.state = state
         self.created = created
+        self.discarded = discarded
+        self._path = path
         self._opened = opened
+        self._closed = False
+
+    def distrust(self) -> None:
+        """Have both files examined at the next start."""
+        self.log.healthy = self.state.healthy = False
 
     def close(self) -> None:
-        """Close both and let others in. Idempotent."""
-        self._opened.close()
+        """Close both and let others in. Idempotent.
+
+        Where nothing has failed, the files need not be examined at the next start.
+        """
+        with self._opened:
+            self.log.close()
+            self.state.close()
+            if not self._closed and self.log.healthy and self.state.healthy:
+                with suppress(OSError):  # they are examined, then
+                    leave_note(self._path, data_files(self._path))
+            self._closed = True
+
+
+def data_files(path: Path) -> dict[str, Path]:
+    """The files of both environments in the data directory `path`."""
+    return {name: path / name / DATA_NAME for name in (LOG, STATE)}
 
 
 def open_data_directory(
@@ -59,19 +86,22 @@ def open_data_directory(
 ) -> DataDirectory:
     """Open the data of `replica` in `path`, or with `fresh_ok` make it where there is none.
 
-    The map sizes (bytes) bound the two files. Raises DirectoryInUse, MissingData, WrongDirectory,
-    WrongFormat (each an UnusableDirectory), and StorageFailure.
+    The map sizes (bytes) bound the two files. Raises DirectoryInUse, MissingData, DamagedLog,
+    TooLarge, WrongDirectory, WrongFormat (each an UnusableDirectory), and StorageFailure.
     """
     with ExitStack() as opened:
-        created = _enter(path, fresh_ok, opened)
-        log = LmdbDatabase(path / _LOG, LOG_TABLES, log_map_bytes, durable=durable)
+        created, discarded = _enter(path, fresh_ok, opened), ""
+        bounds = {LOG: log_map_bytes, STATE: state_map_bytes}
+        if not created:
+            discarded = _inspect(path, cluster_id, replica, bounds)
+        log = LmdbDatabase(path / LOG, LOG_TABLES, log_map_bytes, durable=durable)
         opened.callback(log.close)
-        state = LmdbDatabase(path / _STATE, STATE_TABLES, state_map_bytes, durable=durable)
+        state = LmdbDatabase(path / STATE, STATE_TABLES, state_map_bytes, durable=durable)
         opened.callback(state.close)
-        for database, name in ((log, _LOG), (state, _STATE)):
-            _identify(database, path / name, cluster_id, replica, created)
+        _identify(log, path / LOG, cluster_id, replica, created)
+        _identify(state, path / STATE, cluster_id, replica, created or bool(discarded))
         _unmark(path)
-        return DataDirectory(path, log, state, created, opened.pop_all())
+        return DataDirectory(path, log, state, created, discarded, opened.pop_all())
 
 
 def _enter(path: Path, fresh_ok: bool, opened: ExitStack) -> bool:
@@ -91,14 +121,9 @@ def _enter(path: Path, fresh_ok: bool, opened: ExitStack) -> bool:
 
 
 def _is_first_start(path: Path, fresh_ok: bool) -> bool:
-    missing = [name for name in (_LOG, _STATE) if not (path / name / DATA_NAME).exists()]
-    if not (path / _MARKER).exists():
-        if not missing:
-            return False
-        if len(missing) == 1:
-            raise MissingData(
-                f"{path / missing[0]} has lost its data while the rest of {path} is still there"
-            )
+    marked = (path / _MARKER).exists()
+    if not marked and any(file.exists() for file in data_files(path).values()):
+        return False
     if not fresh_ok:
         raise MissingData(f"there is no data of a replica in {path}")
     return True
@@ -109,16 +134,38 @@ def _begin_first_start(path: Path) -> None:
     (path / _MARKER).touch()
     sync_directory(path)
     sync_parents(path)
-    for name in (_LOG, _STATE):
-        (path / name / DATA_NAME).unlink(missing_ok=True)
+    for name in (LOG, STATE):
+        shutil.rmtree(path / name, ignore_errors=True)
+
+
+def _inspect(path: Path, cluster_id: bytes, replica: int, bounds: dict[str, int]) -> str:
+    """Look at the files; a state that is of no use is moved out of the way, and why is returned."""
+    try:
+        useless = Inspection(path, data_files(path), cluster_id, replica).run(bounds)
+        if useless is None:
+            return ""
+        _set_aside(path, useless.keep)
+        return useless.reason
+    except OSError as error:
+        raise StorageFailure(_unusable(path, error)) from None
+
+
+def _set_aside(path: Path, keep: bool) -> None:
+    """Should all replicas have lost their states, a damaged one is all that there is: keep it."""
+    if keep:
+        shutil.rmtree(path / SET_ASIDE, ignore_errors=True)
+        (path / STATE).rename(path / SET_ASIDE)
+    else:
+        shutil.rmtree(path / STATE, ignore_errors=True)
+    sync_directory(path)
 
 
 def _identify(
-    database: LmdbDatabase, path: Path, cluster_id: bytes, replica: int, created: bool
+    database: LmdbDatabase, path: Path, cluster_id: bytes, replica: int, new: bool
 ) -> None:
     if has_identity(database, str(path), cluster_id, replica):
         return
-    if not created:
+    if not new:
         raise MissingData(f"{path} has been emptied: it does not say whose data it holds")
     write_identity(database, cluster_id, replica)
 
@@ -132,5 +179,5 @@ def _unmark(path: Path) -> None:
 
 
 def _unusable(path: Path, error: OSError) -> str:
-    reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
+    reason = "it is not a folder" if isinstance(error, FileExistsError) else advice(error, path)
     return f"cannot use the data directory {path}: {reason}"

@@ -19,6 +19,25 @@ class DirectoryInUse(UnusableDirectory):
     """Another process (or another part of this one) has opened the directory."""
 
 
+def check_not_in_use(directory: Path) -> None:
+    """Raises DirectoryInUse, OSError. Writes nothing, and keeps nobody out."""
+    try:
+        handle = os.open(directory / LOCK_NAME, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _in_use(directory, handle) from None
+    finally:
+        os.close(handle)
+
+
+def _in_use(directory: Path, handle: int) -> DirectoryInUse:
+    holder = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
+    return DirectoryInUse(f"{directory} is in use by process {holder or '?'}")
+
+
 class DirectoryLock:
     """Held from construction until `release`. Raises DirectoryInUse, OSError."""
 
@@ -27,9 +46,9 @@ class DirectoryLock:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(self._file, 20, 0).decode("ascii", "replace").strip()
+            in_use = _in_use(directory, self._file)
             self.release()
-            raise DirectoryInUse(f"{directory} is in use by process {holder or '?'}") from None
+            raise in_use from None
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 

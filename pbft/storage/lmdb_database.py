@@ -3,58 +3,27 @@
 LMDB writes changed pages to new places and then one of two root pages, so a crash at any moment
 leaves the last committed state. The map is opened sparse at its bound and never resized: resizing
 would pull the memory from under open transactions. Every value carries a checksum over its table,
-its key and itself, since LMDB has none of its own (R41).
+its key and itself, since LMDB has none of its own (R41). Every commit is stamped with its own
+number: a root page that is not the one of the last commit shows by it.
 """
 
-import errno
-import os
-import struct
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from hashlib import blake2b
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import lmdb
 
-from pbft.storage.database import MAX_RECORD_KEY_BYTES, CorruptRecord, StorageFailure
+from pbft.storage.database import CorruptRecord, StorageFailure
 from pbft.storage.directory_lock import DirectoryLock, sync_directory
+from pbft.storage.lmdb_transactions import LmdbReader, LmdbSnapshot, LmdbTransaction, Table
+from pbft.storage.trouble import advice
 
-CHECKSUM_BYTES = 8
-MAX_SNAPSHOTS = 64
-FULL = "the disk is full: make room on it and start again, nothing is lost"
-DATA_NAME, LOCK_NAME = "data.mdb", "lock.mdb"
-LOCK_BYTES = 128 + 64 * MAX_SNAPSHOTS  # its head, and a line for each reader
-FULL_BYTES = 64 * 1024  # a disk on which no more is left is full
+MAX_SNAPSHOTS = 126
+DATA_NAME = "data.mdb"
+STAMP_TABLE, STAMP_KEY = "stamp", b"commit"
 
-
-class Table:
-    """A named table of one environment, with what binds its records' checksums to it."""
-
-    __slots__ = ("_prefixes", "handle", "name")
-
-    def __init__(self, name: str, handle: "lmdb._Database") -> None:
-        encoded = name.encode()
-        self.name = name
-        self.handle = handle
-        self._prefixes = [
-            struct.pack(">HH", len(encoded), length) + encoded
-            for length in range(MAX_RECORD_KEY_BYTES + 1)
-        ]
-
-    def seal(self, key: bytes, value: bytes) -> bytes:
-        """What is stored for `value` under `key`."""
-        return self._checksum(key, value) + value
-
-    def unseal(self, key: bytes, stored: bytes) -> bytes:
-        """The value inside `stored`. Raises CorruptRecord."""
-        value = stored[CHECKSUM_BYTES:]
-        if self._checksum(key, value) != stored[:CHECKSUM_BYTES]:
-            raise CorruptRecord(f"corrupt record in table {self.name!r} under key {key.hex()}")
-        return value
-
-    def _checksum(self, key: bytes, value: bytes) -> bytes:
-        covered = self._prefixes[len(key)] + key + value
-        return blake2b(covered, digest_size=CHECKSUM_BYTES).digest()
+_LOCK_NAME = "lock.mdb"
+_LOCK_BYTES = 8192  # what LMDB takes for MAX_SNAPSHOTS
 
 
 class LmdbDatabase:
@@ -70,41 +39,50 @@ class LmdbDatabase:
         self._path = path
         self._map_bytes = map_bytes
         self._dead: str | None = None
+        self.healthy = True  # until something has failed: then it must be looked at before next use
         self._writer: LmdbTransaction | None = None
+        self._environment: Any = None
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _check_size(path / DATA_NAME, map_bytes)
             self._lock = DirectoryLock(path)
         except OSError as error:
             raise StorageFailure(
-                f"cannot open the database in {path}: {self._reason(error)}"
+                f"cannot open the database in {path}: {advice(error, path)}"
             ) from None
         try:
-            self._open(tables, map_bytes, durable)
-        except (lmdb.Error, OSError) as error:
-            self._lock.release()
+            self._reserve_lock()
+            self._environment = self._map(map_bytes, len(tables) + 1, durable)
+            self._open(tables)
+        except (lmdb.Error, OSError, StorageFailure) as error:
+            self._release()
+            if isinstance(error, StorageFailure):
+                raise
             raise StorageFailure(
-                f"cannot open the database in {path}: {self._reason(error)}"
+                f"cannot open the database in {path}: {_reason(error, path)}"
             ) from None
 
-    def _open(self, tables: Sequence[str], map_bytes: int, durable: bool) -> None:
-        _reserve_lock_file(self._path / LOCK_NAME)
-        self._environment = lmdb.open(
+    def _map(self, map_bytes: int, tables: int, durable: bool) -> lmdb.Environment:
+        return lmdb.open(
             str(self._path),
             map_size=map_bytes,
-            max_dbs=len(tables),
+            max_dbs=tables,
             max_readers=MAX_SNAPSHOTS,
             sync=durable,
             metasync=durable,
             mode=0o600,
         )
-        self._page_bytes = self._environment.stat()["psize"]
+
+    def _open(self, tables: Sequence[str]) -> None:
+        self._page_bytes = self.page_bytes
         self._pad()
         with self._environment.begin(write=True) as transaction:
             self._tables = {
                 name: Table(name, self._environment.open_db(name.encode(), txn=transaction))
-                for name in tables
+                for name in (*tables, STAMP_TABLE)
             }
+            if transaction.id() > 1:
+                self._check_stamp(transaction)
+            self.stamp(transaction)
         sync_directory(self._path)
         sync_directory(self._path.parent)
 
@@ -114,6 +92,21 @@ class LmdbDatabase:
         with open(self._path / DATA_NAME, "r+b") as data:
             if data.seek(0, 2) < expected:
                 data.truncate(expected)
+
+    def _reserve_lock(self) -> None:
+        """LMDB maps this file and writes into it: without room on the disk that is a SIGBUS."""
+        (self._path / _LOCK_NAME).write_bytes(bytes(_LOCK_BYTES))
+
+    def stamp(self, transaction: "lmdb.Transaction[bytes]") -> None:
+        """Note in a transaction that is about to be committed which one it is."""
+        table = self._tables[STAMP_TABLE]
+        number = stamp_of(transaction.id())
+        transaction.put(STAMP_KEY, table.seal(STAMP_KEY, number), db=table.handle)
+
+    def _check_stamp(self, transaction: "lmdb.Transaction[bytes]") -> None:
+        reader = LmdbReader(self, transaction, self._tables)
+        if reader.get(STAMP_TABLE, STAMP_KEY) != stamp_of(transaction.id() - 1):
+            raise CorruptRecord(f"the file in {self._path} is damaged: {STALE_ROOT}")
 
     def begin(self) -> "LmdbTransaction":
         """Open the write transaction. Raises RuntimeError while another one is open."""
@@ -166,13 +159,17 @@ class LmdbDatabase:
         if self._writer is not None:
             self._writer.abort()
         self._dead = self._dead or "it is closed"
-        self._environment.close()
+        self._release()
+
+    def _release(self) -> None:
+        if self._environment is not None:
+            self._environment.close()
         self._lock.release()
 
     @property
     def size(self) -> int:
         """The bytes of the file that are, or were, in use."""
-        return (self._environment.info()["last_pgno"] + 1) * self._page_bytes
+        return self.pages * self._page_bytes
 
     def _check_alive(self) -> None:
         if self._dead is not None:
@@ -180,7 +177,8 @@ class LmdbDatabase:
 
     def failed(self, error: Exception) -> StorageFailure:
         """What to raise where LMDB raised `error`."""
-        return StorageFailure(f"the database in {self._path} failed: {self._reason(error)}")
+        self.healthy = False
+        return StorageFailure(f"the database in {self._path} failed: {_reason(error, self._path)}")
 
     def written(self) -> None:
         """The write transaction has ended."""
@@ -188,196 +186,23 @@ class LmdbDatabase:
 
     def die(self, error: Exception) -> StorageFailure:
         """A commit has failed: nobody knows what reached the disk, so refuse all that follows."""
-        self._dead = f"a commit failed ({self._reason(error)})"
+        self._dead = f"a commit failed ({_reason(error, self._path)})"
         return self.failed(error)
 
-    def _reason(self, error: Exception) -> str:
-        return FULL if self._is_full(error) else _reason(error)
 
-    def _is_full(self, error: Exception) -> bool:
-        """LMDB calls it an input/output error where the last write before the end was cut short."""
-        if isinstance(error, lmdb.DiskError) or getattr(error, "errno", None) == errno.ENOSPC:
-            return True
-        if not str(error).endswith(os.strerror(errno.EIO)):
-            return False
-        disk = os.statvfs(self._path)
-        return disk.f_bavail * disk.f_frsize <= FULL_BYTES
+STALE_ROOT = "its root is not the one of its last commit"
 
 
-class LmdbReader:
-    """Reads in one LMDB transaction, whichever its kind."""
-
-    def __init__(
-        self,
-        database: LmdbDatabase,
-        transaction: "lmdb.Transaction[bytes]",
-        tables: dict[str, Table],
-    ) -> None:
-        self._database = database
-        self._transaction = transaction
-        self._tables = tables
-
-    def get(self, table: str, key: bytes) -> bytes | None:
-        """The value under `key`, or None. Raises CorruptRecord, StorageFailure."""
-        place = self._tables[table]
-        try:
-            stored = self._transaction.get(key, None, place.handle)
-        except lmdb.BadValsizeError:
-            return None
-        except lmdb.Error as error:
-            raise self._database.failed(error) from None
-        return None if stored is None else place.unseal(key, stored)
-
-    def scan(
-        self, table: str, start: bytes = b"", end: bytes | None = None, *, reverse: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """The records with start <= key < end. Raises CorruptRecord, StorageFailure."""
-        place = self._tables[table]
-        try:
-            records = self._backwards(place, end) if reverse else self._forwards(place, start)
-            for key, stored in records:
-                if key < start or (end is not None and key >= end):
-                    return
-                yield key, place.unseal(key, stored)
-        except lmdb.Error as error:
-            raise self._database.failed(error) from None
-
-    def _forwards(self, table: Table, start: bytes) -> Iterator[tuple[bytes, bytes]]:
-        cursor = self._transaction.cursor(table.handle)
-        return cursor.iternext() if cursor.set_range(start) else iter(())
-
-    def _backwards(self, table: Table, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
-        cursor = self._transaction.cursor(table.handle)
-        if end is None or not cursor.set_range(end):
-            return cursor.iterprev()
-        return cursor.iterprev() if cursor.prev() else iter(())
+def stamp_of(commit: int) -> bytes:
+    """What the commit of this number notes of itself."""
+    return commit.to_bytes(8, "big")
 
 
-class LmdbSnapshot(LmdbReader):
-    """A read transaction: it keeps the pages that it sees from being used again."""
-
-    def __init__(
-        self,
-        database: LmdbDatabase,
-        transaction: "lmdb.Transaction[bytes]",
-        tables: dict[str, Table],
-    ) -> None:
-        super().__init__(database, transaction, tables)
-        self._size = database.size
-
-    @property
-    def growth(self) -> int:
-        """By how many bytes the file has grown since this was opened."""
-        return self._database.size - self._size
-
-    def close(self) -> None:
-        """Let go of them. Idempotent."""
-        self._transaction.abort()
-
-
-class LmdbTransaction(LmdbReader):
-    """The write transaction. LMDB ties it to the thread that began it."""
-
-    def __init__(
-        self,
-        database: LmdbDatabase,
-        transaction: "lmdb.Transaction[bytes]",
-        tables: dict[str, Table],
-    ) -> None:
-        super().__init__(database, transaction, tables)
-        self._thread = threading.get_ident()
-        self._open = True
-
-    def put(self, table: str, key: bytes, value: bytes) -> None:
-        """Raises ValueError for a key that is empty or too long, and StorageFailure."""
-        place = self._tables[table]
-        _check_key(key)
-        try:
-            self._transaction.put(key, place.seal(key, value), db=place.handle)
-        except lmdb.Error as error:
-            raise self._database.failed(error) from None
-
-    def delete(self, table: str, key: bytes) -> None:
-        """Remove `key` if it is there."""
-        try:
-            self._remove(key, self._tables[table])
-        except lmdb.Error as error:
-            raise self._database.failed(error) from None
-
-    def write(self, table: str, changes: Mapping[bytes, bytes | None]) -> list[bytes]:
-        """As `put` and `delete`, in one go; returns the keys to delete that were not there."""
-        place = self._tables[table]
-        missing: list[bytes] = []
-        try:
-            with self._transaction.cursor(place.handle) as cursor:
-                for key, value in changes.items():
-                    if value is not None:
-                        _check_key(key)
-                        cursor.put(key, place.seal(key, value))
-                    elif not self._remove(key, place):
-                        missing.append(key)
-        except lmdb.Error as error:
-            raise self._database.failed(error) from None
-        return missing
-
-    def _remove(self, key: bytes, place: Table) -> bool:
-        try:
-            return self._transaction.delete(key, db=place.handle)
-        except lmdb.BadValsizeError:
-            return False
-
-    def commit(self) -> None:
-        """Sync and return, or raise StorageFailure and leave a database that refuses everything."""
-        self._end()
-        try:
-            self._transaction.commit()
-        except lmdb.Error as error:
-            raise self._database.die(error) from None
-        finally:
-            self._database.written()
-
-    def abort(self) -> None:
-        """Forget it. Idempotent, and without effect after `commit`."""
-        if self._open:
-            self._end()
-            self._transaction.abort()
-            self._database.written()
-
-    def _end(self) -> None:
-        if threading.get_ident() != self._thread:
-            raise RuntimeError("a write transaction must end on the thread that began it")
-        if not self._open:
-            raise StorageFailure("the transaction has ended")
-        self._open = False
-
-
-def _check_size(file: Path, bound: int) -> None:
-    size = file.stat().st_size if file.exists() else 0
-    if size > bound:
-        raise StorageFailure(
-            f"{file} has {size} bytes, more than its bound of {bound}: start with a larger one"
-        )
-
-
-def _reserve_lock_file(path: Path) -> None:
-    """LMDB writes this file through its map: where the disk has no room, that would be SIGBUS."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        os.posix_fallocate(handle, 0, LOCK_BYTES)
-    finally:
-        os.close(handle)
-
-
-def _check_key(key: bytes) -> None:
-    if not 1 <= len(key) <= MAX_RECORD_KEY_BYTES:
-        raise ValueError("a record's key has 1 to 511 bytes")
-
-
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, place: Path) -> str:
     if isinstance(error, lmdb.MapFullError):
         return "it has reached its configured size: start with a larger one, nothing is lost"
     if isinstance(error, lmdb.InvalidError | lmdb.VersionMismatchError | lmdb.CorruptedError):
         return "the file is damaged, or it is no LMDB database"
     if isinstance(error, lmdb.ReadersFullError):
         return f"more than {MAX_SNAPSHOTS} snapshots are open"
-    return str(error)
+    return advice(error, place)

@@ -38,8 +38,7 @@ class StateStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._base: Snapshot = database.snapshot()
-        self._flushed = _read(self._base, _FLUSHED) or GENESIS
-        self.transfer_target = _read(self._base, _TARGET)
+        self._flushed, self.transfer_target = stored_summary(self._base)
         self.seq, self.time = self._flushed.seq, self._flushed.time
         self.application = Map("application", self._base)
         self.sessions = Map("sessions", self._base)
@@ -227,6 +226,11 @@ class Savepoint:
         for state in (self._store.application, self._store.sessions):
             state.keep()
         self._store.release()
+
+
+def stored_summary(reader: Reader) -> tuple[StateSummary, StateSummary | None]:
+    """The state that was flushed last, and the one that is being fetched. Raises CorruptRecord."""
+    return _read(reader, _FLUSHED) or GENESIS, _read(reader, _TARGET)
 
 
 def _read(reader: Reader, key: bytes) -> StateSummary | None:

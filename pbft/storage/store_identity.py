@@ -3,13 +3,18 @@
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from pbft.storage.database import CorruptRecord, Database, reading, writing
 from pbft.storage.directory_lock import UnusableDirectory
 
 FORMAT = 2
+"""Of all that is in the directory. Where the identity is and how it begins is the same for ever."""
 IDENTITY_TABLE = "meta"
 IDENTITY_KEY = b"identity"
+
+
+UPGRADE = "run the version that wrote it, and see Upgrading in docs/operations.md"
 
 
 class WrongDirectory(UnusableDirectory):
@@ -36,8 +41,32 @@ def has_identity(database: Database, where: str, cluster_id: bytes, replica: int
         record = snapshot.get(IDENTITY_TABLE, IDENTITY_KEY)
     if record is None:
         return False
-    _check(_decode(record), where, cluster_id, replica)
+    check_identity(record, where, cluster_id, replica)
     return True
+
+
+def format_of(record: bytes) -> Any:
+    """What the identity `record` says of the format. Raises CorruptRecord."""
+    identity = _decode(record)
+    return identity[0] if identity else None
+
+
+class Identity(Struct, frozen=True):
+    """Whose data it is; `cluster` and `replica` only where the format is known."""
+
+    format: int | None
+    cluster: str | None = None  # hexadecimal
+    replica: int | None = None
+
+
+def show_identity(record: bytes) -> Identity:
+    """What an identity record says. Raises CorruptRecord."""
+    match _decode(record):
+        case [int(number), bytes(cluster), int(replica)] if number == FORMAT:
+            return Identity(number, cluster.hex(), replica)
+        case [int(number), *_]:
+            return Identity(number)
+    return Identity(None)
 
 
 def _decode(record: bytes) -> list[Any]:
@@ -47,12 +76,17 @@ def _decode(record: bytes) -> list[Any]:
         raise CorruptRecord("the identity record is not readable") from None
 
 
-def _check(identity: list[Any], where: str, cluster_id: bytes, replica: int) -> None:
+def check_identity(record: bytes, where: str, cluster_id: bytes, replica: int) -> None:
+    """Raises WrongDirectory, WrongFormat, CorruptRecord."""
+    identity = _decode(record)
     # The format comes first and decides what the rest means.
-    if identity[:1] != [FORMAT]:
-        found = identity[0] if identity else "none"
+    found = identity[0] if identity else None
+    if found != FORMAT:
+        newer = isinstance(found, int) and found > FORMAT
+        advice = "install the newer version that wrote it" if newer else UPGRADE
         raise WrongFormat(
-            f"{where} has data of format {found}; this version of pbft reads format {FORMAT}"
+            f"{where} has data of format {found}; this version of pbft reads format {FORMAT}: "
+            f"{advice}"
         )
     if len(identity) != 3:
         raise CorruptRecord("the identity record is not readable")

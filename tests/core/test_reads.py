@@ -6,7 +6,7 @@ from view_changes import count_own, new_view, prepared_at, quiet, view_change
 
 from pbft.core import events
 from pbft.core.output import AnswerRead, AnswerState, AnswerStatus
-from pbft.messages import Commit, Prepare, Read, StateQuery, StatusQuery
+from pbft.messages import Checkpoint, Commit, Prepare, Read, StateQuery, StatusQuery
 
 BACKUP = 2
 
@@ -126,3 +126,21 @@ def test_a_client_that_asks_how_a_replica_is_gets_an_answer(cores: Cores) -> Non
     query = cores.sign(BACKUP, StatusQuery(client, 7))
     output = cores.step(BACKUP, events.Received(query, client))
     assert output.answers == (AnswerStatus(query.body),)
+
+
+@pytest.mark.rule("R20")
+@pytest.mark.rule("R41")
+def test_a_replica_whose_state_is_older_than_its_stable_checkpoint_refuses_after_a_restart(
+    cores: Cores,
+) -> None:
+    """What it has said COMMIT for may be forgotten by then, together with the slots."""
+    for seq in range(1, 5):
+        execute(cores, seq)
+    for replica in (0, 1, 3):
+        cores.receive(BACKUP, Checkpoint(replica, 4, b"d" * 32))
+    cores.states[BACKUP] = 0
+    cores.disks[BACKUP] = {
+        key: value for key, value in cores.disks[BACKUP].items() if key[0] != "slots"
+    }
+    cores.restart(BACKUP)
+    assert refused(cores)

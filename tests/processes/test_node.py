@@ -104,7 +104,7 @@ def data_has_lost_its_log(keys: Path, data: Path) -> None:
 
 def data_is_damaged(keys: Path, data: Path) -> None:
     started(keys, data, 0)
-    with (data / "state" / "data.mdb").open("r+b") as file:
+    with (data / "log" / "data.mdb").open("r+b") as file:
         file.write(os.urandom(8192))
 
 
@@ -137,7 +137,7 @@ def taken_port(keys: Path, replica: int) -> Iterator[str]:
         (data_of_another_replica, "{data}/log holds the data of replica 1, not of replica 0"),
         (data_of_another_cluster, "{data}/log holds the data of another cluster"),
         (data_has_lost_its_log, "{data}/log has lost its data"),
-        (data_is_damaged, "{data}/state: the file is damaged"),
+        (data_is_damaged, "{data}/log: the file is damaged (its page 0 is not that of an LMDB"),
     ],
 )
 def test_a_replica_refuses_to_start(

@@ -53,20 +53,6 @@ def test_records_are_there_after_opening_again(tmp_path: Path) -> None:
     again.close()
 
 
-def test_a_file_that_is_larger_than_its_bound_is_refused_and_opens_with_a_larger_one(
-    tmp_path: Path,
-) -> None:
-    database = open_database(tmp_path / "e")
-    fill(database, {b"%d" % number: bytes(1 << 16) for number in range(64)})
-    database.close()
-    with pytest.raises(StorageFailure, match=r"data\.mdb has \d+ bytes, more than its bound of"):
-        open_database(tmp_path / "e", 2 * MIB)
-    again = open_database(tmp_path / "e")
-    with reading(again) as snapshot:
-        assert len(list(snapshot.scan("a"))) == 64
-    again.close()
-
-
 def test_a_database_is_crowded_once_it_has_had_half_of_its_bound(tmp_path: Path) -> None:
     database = open_database(tmp_path / "e", 8 * MIB)
     fill(database, {b"%d" % number: bytes(1 << 16) for number in range(48)})

@@ -1,0 +1,268 @@
+"""`pbft inspect`: what is on the disk of a replica that is stopped."""
+
+from pathlib import Path
+
+import click
+import msgspec
+from msgspec import Struct
+
+from pbft.cli.errors import CliError
+from pbft.codec import MalformedMessage, decode_body
+from pbft.core.records import TABLES, Restored, restore
+from pbft.messages import Checkpoint, Envelope, Proof
+from pbft.node.sessions import HEADERS, HEADERS_END
+from pbft.storage.data_directory import data_files
+from pbft.storage.directory_lock import check_not_in_use
+from pbft.storage.examine import Examination, Findings, read_records
+from pbft.storage.store_identity import Identity, show_identity
+
+PAGE_NAMES = {"log": "its votes", "state": "what it has executed"}
+
+
+class FileReport(Struct):
+    """One file: whose it is, how large, and whether it is whole."""
+
+    file: str
+    damage: str  # empty if there is none
+    identity: Identity | None
+    file_bytes: int
+    used_bytes: int
+    map_bytes: int
+    free_pages: int
+    records: dict[str, int]
+
+
+class SlotReport(Struct):
+    """What the log has on one sequence number; each vote is the view it was cast in."""
+
+    seq: int
+    pre_prepare: int | None
+    prepare: int | None
+    commit: int | None
+    prepared: int | None  # the view of the prepared certificate
+    committed: bool
+    batches: int
+
+
+class LogReport(Struct):
+    """What the replica has promised, and what it knows."""
+
+    view: int
+    in_view_change: bool
+    incarnations: dict[int, int]
+    slots: list[SlotReport]
+    batches: int
+    own_checkpoints: list[int]
+    stable_checkpoint: int
+    stable_digest: str
+    stable_signers: list[int]
+    evidence: int
+
+
+class StateReport(Struct):
+    """The state that was flushed last, or the one that is being fetched (`target`)."""
+
+    seq: int
+    time: int
+    application_root: str
+    sessions_root: str
+    keys: int
+    sessions: int
+    target: int | None
+
+
+class Report(Struct):
+    """Everything; `log` and `state` are null where the file is damaged or of another format."""
+
+    directory: str
+    files: dict[str, FileReport]
+    log: LogReport | None
+    state: StateReport | None
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
+@click.pass_context
+def inspect(context: click.Context, directory: Path, as_json: bool) -> None:
+    """Say what is in the data directory DIR of a replica that is stopped, and whether it is whole.
+
+    Needs no keys and writes nothing. Exit code 1 if something is damaged.
+    """
+    report = look_at(directory)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(report)))
+    else:
+        click.echo("\n".join(_lines(report)))
+    if any(file.damage for file in report.files.values()):
+        context.exit(1)
+
+
+def look_at(directory: Path) -> Report:
+    """Examine both files at once, and read the sound ones. Raises CliError, DirectoryInUse."""
+    if not directory.is_dir():
+        raise CliError(f"there is no folder {directory}")
+    files = data_files(directory)
+    if not any(file.exists() for file in files.values()):
+        raise CliError(f"there is no data of a replica in {directory}")
+    check_not_in_use(directory)
+    going_on = {name: Examination(name, file) for name, file in files.items() if file.exists()}
+    found = {name: examination.findings() for name, examination in going_on.items()}
+    missing = Findings(damage="it is missing")
+    reports = {name: _file(file, found.get(name, missing)) for name, file in files.items()}
+    readable = {name: findings for name, findings in found.items() if _readable(reports[name])}
+    return Report(
+        str(directory),
+        reports,
+        _log(files["log"], reports["log"]) if "log" in readable else None,
+        _state(files["state"], readable["state"]) if "state" in readable else None,
+    )
+
+
+def _file(file: Path, findings: Findings) -> FileReport:
+    return FileReport(
+        str(file),
+        findings.damage,
+        show_identity(bytes.fromhex(findings.identity)) if findings.identity else None,
+        findings.file_bytes,
+        findings.used_bytes,
+        findings.map_bytes,
+        findings.free_pages,
+        findings.records,
+    )
+
+
+def _readable(report: FileReport) -> bool:
+    return not report.damage and report.identity is not None and report.identity.replica is not None
+
+
+def _log(file: Path, report: FileReport) -> LogReport | None:
+    try:
+        return _show_log(restore(read_records(file, *TABLES)))
+    except (msgspec.DecodeError, MalformedMessage) as error:
+        report.damage = f"a record of the log cannot be read: {error}"
+        return None
+
+
+def _show_log(restored: Restored) -> LogReport:
+    stable = [_checkpoint(envelope) for envelope in restored.stable]
+    return LogReport(
+        view=restored.view.view,
+        in_view_change=not restored.view.active,
+        incarnations=restored.incarnations,
+        slots=_slots(restored),
+        batches=sum(map(len, restored.batches.values())),
+        own_checkpoints=sorted(restored.checkpoints),
+        stable_checkpoint=stable[0].seq if stable else 0,
+        stable_digest=stable[0].digest.hex() if stable else "",
+        stable_signers=sorted(vote.replica for vote in stable),
+        evidence=len(restored.evidence),
+    )
+
+
+def _slots(restored: Restored) -> list[SlotReport]:
+    return [
+        SlotReport(
+            seq,
+            _view(record.pre_prepare),
+            _view(record.prepare),
+            _view(record.commit),
+            _view(record.proof.pre_prepare if record.proof else None),
+            _is_proof(record.certificate),
+            len(restored.batches.get(seq, ())),
+        )
+        for seq, record in sorted(restored.slots.items())
+    ]
+
+
+def _view(vote: Envelope | None) -> int | None:
+    return None if vote is None else getattr(decode_body(vote.body), "view", None)
+
+
+def _is_proof(certificate: Proof) -> bool:
+    return bool(certificate)
+
+
+def _checkpoint(envelope: Envelope) -> Checkpoint:
+    body = decode_body(envelope.body)
+    assert isinstance(body, Checkpoint)
+    return body
+
+
+def _state(file: Path, findings: Findings) -> StateReport:
+    sessions = sum(HEADERS <= key < HEADERS_END for _, key, _ in read_records(file, "sessions"))
+    state, target = findings.state, findings.target
+    return StateReport(
+        state.seq if state else 0,
+        state.time if state else 0,
+        state.application_root if state else "",
+        state.sessions_root if state else "",
+        findings.records["application"],
+        sessions,
+        target.seq if target else None,
+    )
+
+
+# --- for people -----------------------------------------------------------------------------------
+
+
+def _lines(report: Report) -> list[str]:
+    lines = [f"data directory    {report.directory}"]
+    for name, file in report.files.items():
+        lines += ["", f"{name} ({PAGE_NAMES[name]})", *_file_lines(file)]
+        if name == "log" and report.log:
+            lines += _log_lines(report.log)
+        if name == "state" and report.state:
+            lines += _state_lines(report.state)
+    return lines
+
+
+def _file_lines(file: FileReport) -> list[str]:
+    lines = [f"  integrity       {'damaged: ' + file.damage if file.damage else 'sound'}"]
+    if file.identity:
+        whose = f"replica {file.identity.replica} of cluster {(file.identity.cluster or '')[:16]}"
+        known = file.identity.replica is not None
+        lines.append(f"  identity        {whose if known else 'unknown'}")
+        lines.append(f"  format          {file.identity.format}")
+    if file.file_bytes:
+        size = f"{file.file_bytes} bytes, {file.free_pages} pages free, bound {file.map_bytes}"
+        lines.append(f"  size            {size}")
+    return lines
+
+
+def _log_lines(log: LogReport) -> list[str]:
+    changing = " (in a view change)" if log.in_view_change else ""
+    starts = ", ".join(f"{replica}: {number}" for replica, number in log.incarnations.items())
+    seqs = f"{log.slots[0].seq}..{log.slots[-1].seq}" if log.slots else "none"
+    signers = ", ".join(map(str, log.stable_signers))
+    return [
+        f"  view            {log.view}{changing}",
+        f"  starts seen     {starts or 'none'}",
+        f"  stable          {log.stable_checkpoint}, signed by {signers or 'nobody'}",
+        f"  own checkpoints {', '.join(map(str, log.own_checkpoints)) or 'none'}",
+        f"  slots           {seqs}, {log.batches} batches",
+        *map(_slot_line, log.slots),
+        f"  evidence        {log.evidence}",
+    ]
+
+
+def _slot_line(slot: SlotReport) -> str:
+    votes = {
+        "pre-prepare": slot.pre_prepare,
+        "prepare": slot.prepare,
+        "commit": slot.commit,
+        "prepared": slot.prepared,
+    }
+    cast = [f"{name} in view {view}" for name, view in votes.items() if view is not None]
+    return f"    {slot.seq:>8}  {', '.join([*cast, *['committed'] * slot.committed])}"
+
+
+def _state_lines(state: StateReport) -> list[str]:
+    lines = [
+        f"  after           {state.seq}, at {state.time} µs",
+        f"  application     {state.keys} keys, root {state.application_root[:16]}",
+        f"  sessions        {state.sessions}, root {state.sessions_root[:16]}",
+    ]
+    if state.target is not None:
+        lines.append(f"  being fetched   the state after {state.target}")
+    return lines

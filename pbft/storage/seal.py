@@ -1,0 +1,37 @@
+"""The checksum that every record carries: it binds a value to its table and its key (R41)."""
+
+import struct
+from hashlib import blake2b
+
+from pbft.storage.database import MAX_RECORD_KEY_BYTES, CorruptRecord
+
+CHECKSUM_BYTES = 8
+
+
+class Seal:
+    """Seals and opens the records of the table `name`."""
+
+    __slots__ = ("_prefixes", "name")
+
+    def __init__(self, name: str) -> None:
+        encoded = name.encode()
+        self.name = name
+        self._prefixes = [
+            struct.pack(">HH", len(encoded), length) + encoded
+            for length in range(MAX_RECORD_KEY_BYTES + 1)
+        ]
+
+    def seal(self, key: bytes, value: bytes) -> bytes:
+        """What is stored for `value` under `key`."""
+        return self._checksum(key, value) + value
+
+    def unseal(self, key: bytes, stored: bytes) -> bytes:
+        """The value inside `stored`. Raises CorruptRecord."""
+        value = stored[CHECKSUM_BYTES:]
+        if self._checksum(key, value) != stored[:CHECKSUM_BYTES]:
+            raise CorruptRecord(f"corrupt record in table {self.name!r} under key {key.hex()}")
+        return value
+
+    def _checksum(self, key: bytes, value: bytes) -> bytes:
+        covered = self._prefixes[len(key)] + key + value
+        return blake2b(covered, digest_size=CHECKSUM_BYTES).digest()
