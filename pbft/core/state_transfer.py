@@ -20,6 +20,8 @@ ROOTS = (b"\x00", b"\x01")
 PATHS_PER_FETCH = MAX_TREE_PATHS
 ANSWER_TIMEOUT_US, MAX_ANSWER_TIMEOUT_US = 2_000_000, 8_000_000
 SLOW_US = 500_000  # after which what one source was asked for is asked of an idle one as well
+MAX_PAUSE_US = 15_000_000  # for which a source is left alone that did not answer in time
+FOR_GOOD = 1 << 62  # as long as somebody else answers
 MAX_LATE = 4  # answers to earlier questions that one source may still owe
 
 
@@ -52,7 +54,8 @@ class StateTransfer:
         self._summary: StateSummary | None = None
         self._wanted: dict[bytes, None] = {}
         self._asked: dict[int, InFlight] = {}
-        self._excluded: dict[int, None] = {}
+        self._excluded: dict[int, int] = {}  # who is not asked, and until when
+        self._silences: dict[int, int] = {}  # how often each source has not answered in time
         self._late: dict[int, int] = {}  # answers that each source may still owe
         self.progress = Progress()
         self._patience = ANSWER_TIMEOUT_US  # doubles when nobody has answered in time
@@ -96,16 +99,17 @@ class StateTransfer:
 
     # -- whom to ask for what
 
-    def _sources(self) -> list[int]:
+    def _idle(self, now: Instant) -> list[int]:
         assert self.target is not None
-        signers = [r for r in self.target.sources if r != self._context.id]
-        return [r for r in signers if r not in self._excluded and r not in self._asked]
+        signers = [r for r in self.target.sources if r != self._context.id and r not in self._asked]
+        idle = [r for r in signers if self._excluded.get(r, 0) <= now.mono]
+        return sorted(idle, key=lambda source: self._silences.get(source, 0))
 
     def _fetch(self, now: Instant) -> None:
         """Give every idle source something to do (the first answer must bring the summary)."""
         target = self.target
         assert target is not None
-        idle = self._sources()
+        idle = self._idle(now)
         while idle and not (self._asked and self._summary is None):
             paths = self._take(len(idle) if self._summary else 1) or self._take_over(now)
             if not paths:
@@ -133,6 +137,7 @@ class StateTransfer:
         deadlines = [asked.deadline for asked in self._asked.values()]
         if idle and self._summary is not None:
             deadlines += [a.since + SLOW_US for a in self._asked.values() if not a.doubled]
+        deadlines += [until for until in self._excluded.values() if now.mono < until < FOR_GOOD]
         self._timers.set(TRANSFER, min(deadlines, default=now.mono + self._patience))
 
     # -- answers
@@ -226,27 +231,29 @@ class StateTransfer:
             if asked.deadline <= now.mono:
                 self._wanted.update(asked.paths)
                 self._withdraw(peer)
-                self._give_up(peer, "no answer in time", now)
+                silences = self._silences[peer] = self._silences.get(peer, 0) + 1
+                pause = min(self._patience << min(silences, 8), MAX_PAUSE_US)
+                self._give_up(peer, "no answer in time", now, now.mono + pause)
         if not self._asked:
             self._excluded.clear()
             self._patience = min(2 * self._patience, MAX_ANSWER_TIMEOUT_US)
         self._fetch(now)
 
-    def _give_up(self, peer: int, reason: str, now: Instant) -> None:
+    def _give_up(self, peer: int, reason: str, now: Instant, until: int = FOR_GOOD) -> None:
         self._outbox.reject(f"state-transfer: {reason}", peer)
-        self._excluded[peer] = None
+        self._excluded[peer] = until
         if asked := self._asked.pop(peer, None):
             self._wanted.update(asked.paths)
         self._fetch(now)
 
-    @property
-    def exhausted(self) -> bool:
+    def exhausted(self, now: Instant) -> bool:
         """Whether no source is left that might answer: a newer target is welcome."""
-        return self.target is not None and not self._asked and not self._sources()
+        return self.target is not None and not self._asked and not self._idle(now)
 
     def finished(self) -> None:
         """The target's state is in place."""
         self.target = self._summary = None
-        self._wanted, self._asked, self._excluded, self._late = {}, {}, {}, {}
+        self._wanted, self._asked, self._excluded = {}, {}, {}
+        self._silences, self._late = {}, {}
         self._patience = ANSWER_TIMEOUT_US
         self._timers.stop(TRANSFER)

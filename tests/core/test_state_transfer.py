@@ -433,3 +433,34 @@ def test_a_replica_that_died_in_the_middle_executes_nothing_until_it_has_a_whole
     for _ in range(4):
         output = cores.tick(LATE, SMALL.heartbeat_interval_ms)
     assert [body.seq for _, body in asked(output)] == [2 * K]
+
+
+@pytest.mark.rule("R23")
+def test_a_source_that_was_silent_once_is_asked_again_after_a_pause_although_another_answers(
+    cores: Cores,
+) -> None:
+    begun(cores, voters=(0, 1))
+    wanted = tuple(bytes([0, n // 16, n % 16]) for n in range(2 * PATHS_PER_FETCH))
+    questions = asked(installed(cores, 0, ROOTS, wanted))
+    silent: list[int] = []
+    for number in range(40):
+        question = next(body for to, body in questions if to == 0)
+        more = tuple(bytes([1, number, n // 16, n % 16]) for n in range(PATHS_PER_FETCH))
+        cores.pass_time(TIMEOUT_MS // 4)
+        questions = asked(cores.tick(LATE, 0)) + asked(installed(cores, 0, question.paths, more))
+        silent += [number for to, _ in questions if to == 1]
+    pauses = [later - early for early, later in zip(silent, silent[1:], strict=False)]
+    assert pauses
+    assert pauses == sorted(pauses), "longer each time"
+    assert min(pauses) >= 4
+
+
+@pytest.mark.rule("R25")
+def test_batches_that_the_fetched_state_contains_are_not_kept(cores: Cores) -> None:
+    begun(cores)
+    installed(cores, 0, ROOTS, (b"\x00\x01",))
+    for seq in range(1, 3 * K + 1):
+        commit(cores, seq)
+    certify(cores, 3 * K)
+    kept = [slot.seq for slot in cores.cores[LATE].log.above(0)]
+    assert kept == list(range(K + 1, 3 * K + 1)), "one interval more, for peers"
