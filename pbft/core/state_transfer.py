@@ -110,8 +110,8 @@ class StateTransfer:
         target = self.target
         assert target is not None
         idle = self._idle(now)
-        while idle and not (self._asked and self._summary is None):
-            paths = self._take(len(idle) if self._summary else 1) or self._take_over(now)
+        while idle:
+            paths = self._take(len(idle)) or self._take_over(now)
             if not paths:
                 break
             source = idle.pop(0)
@@ -122,7 +122,8 @@ class StateTransfer:
 
     def _take(self, idle: int) -> dict[bytes, None]:
         """A fair share of what nobody was asked for yet; deep before wide, which keeps it short."""
-        share = min(PATHS_PER_FETCH, -(-len(self._wanted) // idle))
+        share = -(-len(self._wanted) // idle) if self.begun else len(self._wanted)
+        share = min(PATHS_PER_FETCH, share)
         return dict(reversed([self._wanted.popitem() for _ in range(share)]))
 
     def _take_over(self, now: Instant) -> dict[bytes, None]:
@@ -135,7 +136,7 @@ class StateTransfer:
 
     def _set_timer(self, idle: bool, now: Instant) -> None:
         deadlines = [asked.deadline for asked in self._asked.values()]
-        if idle and self._summary is not None:
+        if idle:
             deadlines += [a.since + SLOW_US for a in self._asked.values() if not a.doubled]
         deadlines += [until for until in self._excluded.values() if now.mono < until < FOR_GOOD]
         self._timers.set(TRANSFER, min(deadlines, default=now.mono + self._patience))
@@ -186,15 +187,18 @@ class StateTransfer:
         size: int = 0,
     ) -> None:
         """Nodes matched: go on with what they showed to be missing."""
-        asked = self._asked.get(peer)
-        if self.target is None or asked is None:
-            return  # a copy of an answer that was dealt with
-        if not set(asked.paths) & set(installed):
-            self._stray(peer, now)
+        if not self.begun:
+            return  # of a target that was left meanwhile
+        missing = self._missing()
+        if missing.isdisjoint(installed):
+            if peer in self._asked:
+                self._stray(peer, now)
             return
-        del self._asked[peer]
         self._patience = ANSWER_TIMEOUT_US  # somebody answers: the network is not the trouble
-        self._wanted.update(asked.paths)
+        asked = self._asked.get(peer)
+        if asked and not asked.paths.keys().isdisjoint(installed):
+            self._wanted.update(asked.paths)
+            del self._asked[peer]
         self._settle(installed)
         self._wanted.update(dict.fromkeys(wanted))
         self.progress.nodes += len(installed)
@@ -204,6 +208,9 @@ class StateTransfer:
             self._fetch(now)
         else:
             self._outbox.transfer.append(FinishTransfer())
+
+    def _missing(self) -> set[bytes]:
+        return set(self._wanted).union(*(asked.paths for asked in self._asked.values()))
 
     def _settle(self, installed: tuple[bytes, ...]) -> None:
         """Nobody has to send these any more."""
