@@ -29,7 +29,7 @@ FILLERS, FILL_IN_FLIGHT = 8, 16
 LOADERS = 8
 KEYS = 20_000  # that the load writes to
 PAUSE_S = 0.05
-SHOWN = ("state-transfer", "view-change-started replica=0", "view-entered replica=0", "stopped")
+SHOWN = ("state-transfer", "view-change-started", "view-entered", "stopped", "replica-started")
 LIMIT_S = 100.0  # of one wait
 
 

@@ -132,7 +132,7 @@ class Status(Body, frozen=True, tag=8):
     replica: ReplicaId
     view: Number
     active: bool
-    last_executed: Number
+    last_executed: Number  # or, while a state is fetched, up to where all batches after it are here
     stable_seq: Number
     slots: Annotated[tuple[SlotReport, ...], Meta(max_length=MAX_SLOT_REPORTS)]
 

@@ -114,7 +114,7 @@ class Parts:
         return retransmission.Position(
             view=self.views.view,
             active=self.views.active,
-            executed=self.queue.executed,
+            executed=self._known,  # what it lacks of the state, its peers cannot send as votes
             stable_seq=self.checkpoints.stable_seq,
             stable_proof=self.checkpoints.stable_proof,
             entered_by=self.views.entered_by,
@@ -153,7 +153,8 @@ class Parts:
     def _known(self) -> int:
         """Up to where this replica has the state, or a target of it, and all batches after that."""
         target = self.transfer.target
-        return self.queue.held_after(target.seq) if target else self.queue.executed
+        held = self.queue.held_after(target.seq) if target else 0
+        return max(held, self.queue.executed)
 
     def _catch_up(self) -> None:
         known = self._known

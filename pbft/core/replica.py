@@ -244,7 +244,7 @@ class Replica(Inbox):
             certified is not None
             and certified.seq > self.queue.executed
             and self._stuck >= STUCK_HEARTBEATS
-            and (self.transfer.target is None or self.transfer.exhausted or self._overtaken)
+            and (self.transfer.target is None or self.transfer.exhausted(now) or self._overtaken)
         ):
             self.transfer.start(certified, now)
         if self.transfer.target or not self.queue.paused:

@@ -20,6 +20,8 @@ ROOTS = (b"\x00", b"\x01")
 PATHS_PER_FETCH = MAX_TREE_PATHS
 ANSWER_TIMEOUT_US, MAX_ANSWER_TIMEOUT_US = 2_000_000, 8_000_000
 SLOW_US = 500_000  # after which what one source was asked for is asked of an idle one as well
+MAX_PAUSE_US = 15_000_000  # for which a source is left alone that did not answer in time
+FOR_GOOD = 1 << 62  # as long as somebody else answers
 MAX_LATE = 4  # answers to earlier questions that one source may still owe
 
 
@@ -52,7 +54,8 @@ class StateTransfer:
         self._summary: StateSummary | None = None
         self._wanted: dict[bytes, None] = {}
         self._asked: dict[int, InFlight] = {}
-        self._excluded: dict[int, None] = {}
+        self._excluded: dict[int, int] = {}  # who is not asked, and until when
+        self._silences: dict[int, int] = {}  # how often each source has not answered in time
         self._late: dict[int, int] = {}  # answers that each source may still owe
         self.progress = Progress()
         self._patience = ANSWER_TIMEOUT_US  # doubles when nobody has answered in time
@@ -96,18 +99,19 @@ class StateTransfer:
 
     # -- whom to ask for what
 
-    def _sources(self) -> list[int]:
+    def _idle(self, now: Instant) -> list[int]:
         assert self.target is not None
-        signers = [r for r in self.target.sources if r != self._context.id]
-        return [r for r in signers if r not in self._excluded and r not in self._asked]
+        signers = [r for r in self.target.sources if r != self._context.id and r not in self._asked]
+        idle = [r for r in signers if self._excluded.get(r, 0) <= now.mono]
+        return sorted(idle, key=lambda source: self._silences.get(source, 0))
 
     def _fetch(self, now: Instant) -> None:
         """Give every idle source something to do (the first answer must bring the summary)."""
         target = self.target
         assert target is not None
-        idle = self._sources()
-        while idle and not (self._asked and self._summary is None):
-            paths = self._take(len(idle) if self._summary else 1) or self._take_over(now)
+        idle = self._idle(now)
+        while idle:
+            paths = self._take(len(idle)) or self._take_over(now)
             if not paths:
                 break
             source = idle.pop(0)
@@ -118,7 +122,8 @@ class StateTransfer:
 
     def _take(self, idle: int) -> dict[bytes, None]:
         """A fair share of what nobody was asked for yet; deep before wide, which keeps it short."""
-        share = min(PATHS_PER_FETCH, -(-len(self._wanted) // idle))
+        share = -(-len(self._wanted) // idle) if self.begun else len(self._wanted)
+        share = min(PATHS_PER_FETCH, share)
         return dict(reversed([self._wanted.popitem() for _ in range(share)]))
 
     def _take_over(self, now: Instant) -> dict[bytes, None]:
@@ -131,8 +136,9 @@ class StateTransfer:
 
     def _set_timer(self, idle: bool, now: Instant) -> None:
         deadlines = [asked.deadline for asked in self._asked.values()]
-        if idle and self._summary is not None:
+        if idle:
             deadlines += [a.since + SLOW_US for a in self._asked.values() if not a.doubled]
+        deadlines += [until for until in self._excluded.values() if now.mono < until < FOR_GOOD]
         self._timers.set(TRANSFER, min(deadlines, default=now.mono + self._patience))
 
     # -- answers
@@ -181,15 +187,18 @@ class StateTransfer:
         size: int = 0,
     ) -> None:
         """Nodes matched: go on with what they showed to be missing."""
-        asked = self._asked.get(peer)
-        if self.target is None or asked is None:
-            return  # a copy of an answer that was dealt with
-        if not set(asked.paths) & set(installed):
-            self._stray(peer, now)
+        if not self.begun:
+            return  # of a target that was left meanwhile
+        missing = self._missing()
+        if missing.isdisjoint(installed):
+            if peer in self._asked:
+                self._stray(peer, now)
             return
-        del self._asked[peer]
         self._patience = ANSWER_TIMEOUT_US  # somebody answers: the network is not the trouble
-        self._wanted.update(asked.paths)
+        asked = self._asked.get(peer)
+        if asked and not asked.paths.keys().isdisjoint(installed):
+            self._wanted.update(asked.paths)
+            del self._asked[peer]
         self._settle(installed)
         self._wanted.update(dict.fromkeys(wanted))
         self.progress.nodes += len(installed)
@@ -199,6 +208,9 @@ class StateTransfer:
             self._fetch(now)
         else:
             self._outbox.transfer.append(FinishTransfer())
+
+    def _missing(self) -> set[bytes]:
+        return set(self._wanted).union(*(asked.paths for asked in self._asked.values()))
 
     def _settle(self, installed: tuple[bytes, ...]) -> None:
         """Nobody has to send these any more."""
@@ -226,27 +238,29 @@ class StateTransfer:
             if asked.deadline <= now.mono:
                 self._wanted.update(asked.paths)
                 self._withdraw(peer)
-                self._give_up(peer, "no answer in time", now)
+                silences = self._silences[peer] = self._silences.get(peer, 0) + 1
+                pause = min(self._patience << min(silences, 8), MAX_PAUSE_US)
+                self._give_up(peer, "no answer in time", now, now.mono + pause)
         if not self._asked:
             self._excluded.clear()
             self._patience = min(2 * self._patience, MAX_ANSWER_TIMEOUT_US)
         self._fetch(now)
 
-    def _give_up(self, peer: int, reason: str, now: Instant) -> None:
+    def _give_up(self, peer: int, reason: str, now: Instant, until: int = FOR_GOOD) -> None:
         self._outbox.reject(f"state-transfer: {reason}", peer)
-        self._excluded[peer] = None
+        self._excluded[peer] = until
         if asked := self._asked.pop(peer, None):
             self._wanted.update(asked.paths)
         self._fetch(now)
 
-    @property
-    def exhausted(self) -> bool:
+    def exhausted(self, now: Instant) -> bool:
         """Whether no source is left that might answer: a newer target is welcome."""
-        return self.target is not None and not self._asked and not self._sources()
+        return self.target is not None and not self._asked and not self._idle(now)
 
     def finished(self) -> None:
         """The target's state is in place."""
         self.target = self._summary = None
-        self._wanted, self._asked, self._excluded, self._late = {}, {}, {}, {}
+        self._wanted, self._asked, self._excluded = {}, {}, {}
+        self._silences, self._late = {}, {}
         self._patience = ANSWER_TIMEOUT_US
         self._timers.stop(TRANSFER)

@@ -1,5 +1,7 @@
 """Towards a certified checkpoint: what is believed, and never beside ordering (R23, R24)."""
 
+import itertools
+
 import msgspec
 import pytest
 from cores import SMALL, Cores, reasons, sent, summary_of
@@ -320,6 +322,7 @@ def test_the_batches_after_the_target_are_fetched_and_kept_until_it_is_there(cor
     cores.receive(LATE, Status(0, 0, True, 2 * K + 3, 2 * K, ()))
     output = cores.tick(LATE, SMALL.heartbeat_interval_ms)
     assert sent(output, FetchBatches) == [(0, FetchBatches(LATE, 2 * K + 1, 2 * K + 3))]
+    assert [body.last_executed for _, body in sent(output, Status)] == [2 * K]
     last = 2 * K + 5 * SMALL.window
     for seq in range(2 * K + 1, last + 1):
         assert not commit(cores, seq).execute
@@ -329,6 +332,8 @@ def test_the_batches_after_the_target_are_fetched_and_kept_until_it_is_there(cor
             target = cores.cores[LATE].transfer.target
             assert target is not None
             assert target.seq == 2 * K, "it stays"
+            beat = sent(cores.tick(LATE, SMALL.heartbeat_interval_ms), Status)
+            assert [body.last_executed for _, body in beat] == [seq], "votes are wanted from there"
     output = cores.step(LATE, events.StateInstalled(summary_of(2 * K), (), None))
     executed = 0
     while output.execute:
@@ -433,3 +438,51 @@ def test_a_replica_that_died_in_the_middle_executes_nothing_until_it_has_a_whole
     for _ in range(4):
         output = cores.tick(LATE, SMALL.heartbeat_interval_ms)
     assert [body.seq for _, body in asked(output)] == [2 * K]
+
+
+@pytest.mark.rule("R23")
+def test_a_source_that_was_silent_once_is_asked_again_after_a_pause_although_another_answers(
+    cores: Cores,
+) -> None:
+    begun(cores, voters=(0, 1))
+    wanted = tuple(bytes([0, n // 16, n % 16]) for n in range(2 * PATHS_PER_FETCH))
+    questions = asked(installed(cores, 0, ROOTS, wanted))
+    silent: list[int] = []
+    for number in range(40):
+        question = next(body for to, body in questions if to == 0)
+        more = tuple(bytes([1, number, n // 16, n % 16]) for n in range(PATHS_PER_FETCH))
+        cores.pass_time(TIMEOUT_MS // 4)
+        questions = asked(cores.tick(LATE, 0)) + asked(installed(cores, 0, question.paths, more))
+        silent += [number for to, _ in questions if to == 1]
+    pauses = [later - early for early, later in itertools.pairwise(silent)]
+    assert pauses
+    assert pauses == sorted(pauses), "longer each time"
+    assert min(pauses) >= 4
+
+
+@pytest.mark.rule("R25")
+def test_batches_that_the_fetched_state_contains_are_not_kept(cores: Cores) -> None:
+    begun(cores)
+    installed(cores, 0, ROOTS, (b"\x00\x01",))
+    for seq in range(1, 3 * K + 1):
+        commit(cores, seq)
+    certify(cores, 3 * K)
+    kept = [slot.seq for slot in cores.cores[LATE].log.above(0)]
+    assert kept == list(range(K + 1, 3 * K + 1)), "one interval more, for peers"
+
+
+@pytest.mark.rule("R23")
+def test_what_was_installed_counts_although_its_source_was_given_up_meanwhile(cores: Cores) -> None:
+    """Otherwise it would be wanted for ever: nobody can send it again as something new."""
+    begun(cores, voters=(0, 1))
+    cores.receive(LATE, answer(0, *ROOTS))
+    wanted = (b"\x00\x01", b"\x00\x02")
+    questions = asked(cores.step(LATE, events.NodesInstalled(0, ROOTS, wanted)))
+    [(late, path)] = [(to, body.paths) for to, body in questions if to == 0]
+    assert late is not None
+    cores.receive(LATE, answer(late, *path))
+    cores.tick(LATE, TIMEOUT_MS)
+    output = cores.step(LATE, events.NodesInstalled(late, path, ()))
+    assert not output.rejections
+    [rest] = [other for other in wanted if other not in path]
+    assert installed(cores, 1, (rest,)).transfer == (FinishTransfer(),)
