@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 
-from tests.power_loss.campaign import Chosen, Life, apart, workplace
+from tests.power_loss.campaign import Chosen, Life, apart, losses_seen, workplace
 from tests.power_loss.losses import FULL, SAMPLE
 from tests.power_loss.recording import Unrecordable
 from tests.power_loss.replay import Report
@@ -47,10 +47,10 @@ def main() -> None:
         ]
         nodes(life, options.nodes)
         controls = [
-            show("control: syncs ignored", apart(life.try_without_syncs, SAMPLE, Chosen(every=9))),
-            show("control: durable=False", apart(life.try_careless, FULL)),
+            show("control: syncs ignored", without_syncs(life)),
+            show("control: durable=False", apart(life.try_careless, SAMPLE)),
         ]
-    if any(report.failures for report in reports) or not all(c.failures for c in controls):
+    if any(report.failures for report in reports) or not all(map(losses_seen, controls)):
         sys.exit(1)
 
 
@@ -76,6 +76,15 @@ def twice(life: Life, every: int) -> Report:
     total = Report()
     for moment, image in life.images(FULL, Chosen(first=16, every=every)) if every else ():
         total.add(life.fail_twice(SAMPLE, moment, image))
+    return total
+
+
+def without_syncs(life: Life) -> Report:
+    """The control, in parts: LMDB may end the process that reads such a file."""
+    total = Report()
+    for number in range(8):
+        chosen = Chosen(every=64, offset=7 * number)
+        total.add(apart(life.try_without_syncs, SAMPLE, chosen))
     return total
 
 
