@@ -79,9 +79,12 @@ class LmdbDatabase:
             raise StorageFailure(
                 f"cannot open the database in {path}: {self._reason(error)}"
             ) from None
+        fresh = not (path / DATA_NAME).exists()
         try:
             self._open(tables, map_bytes, durable)
         except (lmdb.Error, OSError) as error:
+            if fresh:  # half of a first page would be taken for damage at the next start
+                (path / DATA_NAME).unlink(missing_ok=True)
             self._lock.release()
             raise StorageFailure(
                 f"cannot open the database in {path}: {self._reason(error)}"
