@@ -263,8 +263,8 @@ def section(moments: list[Moment], done: int, rate: int, ratios: dict[int, float
             *rows,
             "",
             f"In the second half the state grew by {100 * growth(moments):.1f} %: a key's record "
-            "grows with the logarithm of its changes, numbers get longer, and pages settle. The log has "
-            f"{slack(moments):.1f} times the pages that were in use at the end of any minute: a "
+            "grows with the logarithm of its changes, numbers get longer, and pages settle. The log "
+            f"has {slack(moments):.1f} times the pages that were in use at the end of any minute: a "
             "replica that executes a checkpoint later than a quorum of others keeps one interval "
             "more for a while, and the file keeps its length.",
             "",
