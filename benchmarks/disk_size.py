@@ -263,10 +263,10 @@ def section(moments: list[Moment], done: int, rate: int, ratios: dict[int, float
             *rows,
             "",
             f"In the second half the state grew by {100 * growth(moments):.1f} %: a key's record "
-            "grows with the logarithm of its changes, numbers get longer, and pages settle. The log "
-            f"has {slack(moments):.1f} times the pages that were in use at the end of any minute: a "
-            "replica that executes a checkpoint later than a quorum of others keeps one interval "
-            "more for a while, and the file keeps its length.",
+            "grows with the logarithm of its changes, numbers get longer, and pages settle. The "
+            f"log has {slack(moments):.1f} times the pages that were in use at the end of any "
+            "minute: a replica that executes a checkpoint later than a quorum of others keeps one "
+            "interval more for a while, and the file keeps its length.",
             "",
             "A full state of which everything is rewritten between two checkpoints takes, per byte "
             f"that counts and by the size of its values, so many bytes of file: {values}. A "
