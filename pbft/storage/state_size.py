@@ -7,7 +7,7 @@ that somebody asks about. So far from it the hot path reads nothing, and the ans
 
 from collections.abc import Callable
 
-from pbft.storage.overlay import Absent, Change
+from pbft.storage.overlay import ABSENT, Change
 
 ENTRY_BYTES = 256
 """What an entry counts beside its key and value: its place in the table and in the tree."""
@@ -33,21 +33,17 @@ class StateSize:
 
     def changed(self, key: bytes, before: Change, after: Change) -> None:
         """Follow one change of `key` (ABSENT: it was, or is again, as in the table below)."""
-        if isinstance(before, Absent):
-            self._replace(key)
-        else:
-            self.most -= entry_bytes(key, before)
-        if isinstance(after, Absent):
+        if isinstance(after, bytes):
+            self.most += ENTRY_BYTES + len(key) + len(after)
+        elif after is ABSENT:
             self._restore(key)
-        else:
-            self.most += entry_bytes(key, after)
-
-    def _replace(self, key: bytes) -> None:
-        known = self._replaced.get(key)
-        if known is None:
-            self._unknown[key] = None
-        else:
-            self.most -= known
+        if isinstance(before, bytes):
+            self.most -= ENTRY_BYTES + len(key) + len(before)
+        elif before is ABSENT:
+            if key in self._replaced:
+                self.most -= self._replaced[key]
+            else:
+                self._unknown[key] = None
 
     def _restore(self, key: bytes) -> None:
         if key in self._unknown:
