@@ -1,7 +1,7 @@
 """One simulated machine: a node as it ships, on a disk that outlives it."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 from pbft.apps.state_machine import StateMachine
@@ -9,7 +9,7 @@ from pbft.config import ClusterConfig
 from pbft.core import events
 from pbft.core.context import Context, Instant, Signer
 from pbft.core.invariants import Invariants
-from pbft.core.output import Execute, Note
+from pbft.core.output import BeginTransfer, Execute, FinishTransfer, InstallNodes, Note
 from pbft.core.parts import UNCONFIRMED
 from pbft.core.records import TABLES
 from pbft.faults.modes import wrap
@@ -21,8 +21,17 @@ from pbft.simulation.disk import Disk, Fuse, PowerCut
 from pbft.simulation.network import Endpoint, Network
 from pbft.simulation.wire import Directory, Wire
 from pbft.simulation.world import World
+from pbft.storage.database import Database
 from pbft.storage.state_store import StateStore
 from pbft.storage.state_trees import STATE_TABLES
+
+
+FLUSH = "state flush"
+_TRANSFERS = {
+    BeginTransfer: "transfer begin",
+    InstallNodes: "transfer install",
+    FinishTransfer: "transfer finish",
+}
 
 
 class Observer:
@@ -48,23 +57,29 @@ class Watched(Node):
     """A node whose executions and checkpoints are reported, and which power cuts can interrupt."""
 
     fuse: Fuse
+    disk: Disk
     on_execute: Callable[[Execute], None]
     on_checkpoint: Callable[[StateSummary], None]
 
     executing: Execute | None = None
 
     def _execute(self, command: Execute) -> None:
-        self.fuse.step()
+        self.fuse.step("execution, before")
         self.executing = command
         super()._execute(command)
         self.executing = None
         self.on_execute(command)
-        self.fuse.step()
+        self.fuse.step("execution, after")
 
     def _checkpoint(self) -> StateSummary:
         summary = super()._checkpoint()
         self.on_checkpoint(summary)
         return summary
+
+    def _transfer(self, command: BeginTransfer | InstallNodes | FinishTransfer) -> None:
+        self.disk.purpose = _TRANSFERS[type(command)]
+        super()._transfer(command)
+        self.disk.purpose = FLUSH
 
 
 class Machine:
@@ -104,8 +119,8 @@ class Machine:
         self._faulty = faulty
         self._random = Random(world.random.getrandbits(64))
         self._fuse = Fuse()
-        self._log = Disk(TABLES, self._fuse)
-        self._state = Disk(STATE_TABLES, self._fuse)
+        self._log = Disk(TABLES, self._fuse, "log commit")
+        self._state = Disk(STATE_TABLES, self._fuse, FLUSH)
         self._wire: Transport = Wire(
             self.endpoint,
             replica,
@@ -154,7 +169,8 @@ class Machine:
             lambda note: self._observer.on_note(self, note),
             counters,
         )
-        node.fuse = self._fuse
+        node.fuse, node.disk = self._fuse, self._state
+        self._state.purpose = FLUSH
         node.on_execute = lambda command: self._observer.on_execute(self, command)
         node.on_checkpoint = lambda summary: self._observer.on_checkpoint(self, summary)
         return node
@@ -176,6 +192,17 @@ class Machine:
             self._observer.on_execute(self, unfinished)  # flushed: it will not execute it again
         self._world.record(self.endpoint, "crash", self.halted)
         self._observer.on_crash(self)
+        self._state.crash()  # nobody reads there any more
+
+    @property
+    def points(self) -> Sequence[str]:
+        """The kind of every commit, packet and execution so far: where it could have crashed."""
+        return self._fuse.passed
+
+    @property
+    def state_on_disk(self) -> Database:
+        """The database of its state, as a crash would leave it now."""
+        return self._state
 
     @property
     def alive(self) -> bool:

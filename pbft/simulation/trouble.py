@@ -5,13 +5,12 @@ from typing import ClassVar
 
 from msgspec import Struct
 
-from pbft.core import events
 from pbft.simulation.client import SimulatedClient
 from pbft.simulation.cluster import SimulatedCluster
 from pbft.simulation.machine import Machine
 from pbft.simulation.network import Endpoint, Weather
+from pbft.simulation.outages import MILLISECOND, Outages
 
-MILLISECOND = 1_000
 OUTAGES = (50 * MILLISECOND, 500 * MILLISECOND, 3_000 * MILLISECOND)
 MOST_STEPS = 40
 """A power cut comes at most so many commits, packets or executions later: within a few turns."""
@@ -34,6 +33,7 @@ class Trouble:
         self._clients = cluster.clients
         self._counts = cluster.witness.counts
         self._until = cluster.scenario.trouble
+        self._outages = Outages(cluster, OUTAGES)
         for machine in self._machines:
             machine.on_power_cut = self._power_failed
         self._kind = self._kinds[cluster.scenario.kind]
@@ -50,26 +50,20 @@ class Trouble:
             self._next()
 
     def _repair(self) -> None:
-        self._reconnect()
-        self._network.heal()
+        self._heal()
         for machine in self._machines:
             machine.cut_power_after(None)
-            self._revive(machine)
+            self._outages.revive(machine)
 
     # -- crashes
 
     def _crash(self) -> None:
-        self._fell(self._world.random.choice(self._machines))
+        self._outages.fell(self._world.random.choice(self._machines))
 
     def _crash_all(self) -> None:
         if self._world.random.random() < 0.3:
             for machine in self._machines:
-                self._fell(machine)
-
-    def _fell(self, machine: Machine) -> None:
-        if machine.alive:
-            machine.crash()
-            self._mourn(machine)
+                self._outages.fell(machine)
 
     def _cut_power(self) -> None:
         """Soon, in the middle of a turn: of the primary, of any one, or of all within moments."""
@@ -81,23 +75,7 @@ class Trouble:
 
     def _power_failed(self, machine: Machine) -> None:
         self._counts["power-cut"] += 1
-        self._mourn(machine)
-
-    def _mourn(self, machine: Machine) -> None:
-        for other in self._machines:
-            other.post(events.PeerDisconnected(machine.replica))
-        outage = self._world.random.randint(MILLISECOND, self._world.random.choice(OUTAGES))
-        self._world.after(outage, lambda: self._revive(machine))
-
-    def _revive(self, machine: Machine) -> None:
-        if machine.alive or machine.halted:
-            return
-        machine.start()
-        for other in self._machines:
-            if other is not machine:
-                other.post(events.PeerConnected(machine.replica))
-        for client in self._clients:
-            client.connected(machine.replica)
+        self._outages.mourn(machine)
 
     # -- the network
 
@@ -165,10 +143,7 @@ class Trouble:
                 self._network.partition([machine.endpoint], others)
 
     def _reconnect(self) -> None:
-        self._network.reconnect()
-        for client in self._clients:
-            for replica in dict.fromkeys(machine.replica for machine in self._machines):
-                client.connected(replica)
+        self._outages.reconnect()
 
     def _heal(self) -> None:
         self._reconnect()
