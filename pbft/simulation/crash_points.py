@@ -8,7 +8,7 @@ counted once can be met one by one.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -20,6 +20,7 @@ from pbft.simulation.outages import MILLISECOND, Outages
 from pbft.simulation.runner import check_end, judge, unfinished
 from pbft.simulation.scenario import CALM, Scenario
 
+REPLICAS = 4
 LONGEST = (5 * MILLISECOND, 50 * MILLISECOND, 600 * MILLISECOND)
 LAGGARD, RESTARTED = 3, 2
 ENTRIES = 40  # more than one bucket of the state's tree holds
@@ -35,6 +36,10 @@ PARAMETERS = replace(
     heartbeat_interval_ms=100,
     heartbeat_timeout_ms=300,
 )
+
+
+Points = tuple[tuple[str, ...], ...]
+"""Of each replica, the kinds of its points: the n-th is point n."""
 
 
 class Kill(Struct, frozen=True):
@@ -57,7 +62,7 @@ class CrashRun(Struct, frozen=True):
     failures: tuple[str, ...]
     kinds: tuple[str, ...]  # of the points at which it died
     recovery: int  # points from the restart until the replica was a member like the others again
-    points: tuple[tuple[str, ...], ...]  # by replica, their kinds, if nobody was killed
+    points: Points  # empty if somebody was killed
     batches: int
     highest_view: int
     counts: dict[str, int]
@@ -67,7 +72,7 @@ class CrashRun(Struct, frozen=True):
 def run_with(kill: Kill | None, seed: int = 1) -> CrashRun:
     """Tell the story of `seed`, with or without a kill."""
     cluster = SimulatedCluster(
-        Scenario(seed, clients=2, operations=0, keys=3, parameters=PARAMETERS)
+        Scenario(seed, REPLICAS, clients=2, operations=0, keys=3, parameters=PARAMETERS)
     )
     story = Story(cluster, kill)
     failures = judge(cluster, lambda _cluster: story.tell())
@@ -94,7 +99,7 @@ class Story:
     def __init__(self, cluster: SimulatedCluster, kill: Kill | None) -> None:
         self.kinds: list[str] = []
         self.recovery = 0
-        self.points: tuple[tuple[str, ...], ...] = ()
+        self.points: Points = ()
         self._cluster = cluster
         self._world = cluster.world
         self._network = cluster.network
@@ -142,7 +147,7 @@ class Story:
         for client in self._cluster.clients:
             client.ask()
         self._until(self._prepared)
-        self._cut_off(Quorum(len(self._cluster.machines)).primary(self._cluster.highest_view))
+        self._cut_off(Quorum(REPLICAS).primary(self._cluster.highest_view))
         self._go_on(2)
         self._outages.reconnect()
         self._settle()
@@ -245,8 +250,43 @@ def _is_a_member(machine: Machine, executed: int) -> bool:
     return core.views.active and not core.gate.silent and machine.node.store.seq == executed
 
 
-def count_kinds(points: tuple[tuple[str, ...], ...]) -> dict[str, list[int]]:
+# --- which kills there are --------------------------------------------------------------------
+
+
+def count_kinds(points: Points) -> list[tuple[str, list[int]]]:
     """How many points of each kind each replica has."""
     counts = [Counter(kinds) for kinds in points]
-    kinds = dict.fromkeys(sorted(kind for counter in counts for kind in counter))
-    return {kind: [counter[kind] for counter in counts] for kind in kinds}
+    kinds = sorted({kind for counter in counts for kind in counter})
+    return [(kind, [counter[kind] for counter in counts]) for kind in kinds]
+
+
+def single_kills(points: Points) -> list[Kill]:
+    """One at every point of every replica."""
+    return [
+        Kill(replica, number)
+        for replica, kinds in enumerate(points)
+        for number in range(1, len(kinds) + 1)
+    ]
+
+
+def pairs_of(singles: Iterable[CrashRun], every: int) -> list[Kill]:
+    """Two kills, of all that follow from the runs with one: each `every`-th.
+
+    A second one at each point of the recovery; another replica, or all others, at the same moment.
+    """
+    runs = sorted(singles, key=lambda run: sort_key(run.kill))
+    kills = [(run.kill, run.recovery) for run in runs if run.kill is not None]
+    again = [
+        replace(kill, again=number) for kill, recovery in kills for number in range(1, recovery + 1)
+    ]
+    together = [
+        replace(kill, others=tuple((kill.replica + step) % REPLICAS for step in steps))
+        for steps in ((1,), (2,), (3,), (1, 2, 3))
+        for kill, _ in kills
+    ]
+    return [*again[::every], *together[::every]]
+
+
+def sort_key(kill: Kill | None) -> tuple[int, ...]:
+    """The order in which kills are listed."""
+    return (kill.replica, kill.point, kill.again or 0, *kill.others) if kill else ()

@@ -25,7 +25,6 @@ from pbft.storage.database import Database
 from pbft.storage.state_store import StateStore
 from pbft.storage.state_trees import STATE_TABLES
 
-
 FLUSH = "state flush"
 _TRANSFERS = {
     BeginTransfer: "transfer begin",

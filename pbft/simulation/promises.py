@@ -2,8 +2,9 @@
 
 Looked at from outside, restarts included: a vote that left before it was durable, and was forgotten
 in a power cut, shows as soon as the replica votes otherwise (R39). So does a prepared certificate
-that a COMMIT stood for and that a later VIEW-CHANGE leaves out, a start of another replica that was
-remembered and is no more (R41), and a second result of one request.
+that a COMMIT stood for and that a later VIEW-CHANGE leaves out, a STATUS in a view that was left, a
+start of another replica that was remembered and is no more (R41), and a second result of one
+request.
 """
 
 from pbft.codec import decode_body, encode
@@ -21,10 +22,12 @@ from pbft.messages import (
     Proposal,
     Reply,
     ReplyLeaf,
+    Status,
     ViewChange,
 )
 
-_PROMISE_TAGS = frozenset((*range(1, 7), 14))  # PRE-PREPARE ... NEW-VIEW, INCARNATION-SEEN
+_PROMISE_TAGS = frozenset((*range(1, 7), 8, 14))
+"""PRE-PREPARE ... NEW-VIEW, STATUS, INCARNATION-SEEN; see pbft.messages."""
 _TAG_AT = 1  # in an encoded body, after the array's head
 
 Said = tuple[str | bytes, int, int]
@@ -57,8 +60,11 @@ class Promises:
     def _spoke(self, replica: int, body: Body, envelope: Envelope) -> None:
         if isinstance(body, IncarnationSeen):
             self._start_remembered(replica, body)
-            return
-        self._vote(replica, body, envelope)
+        elif isinstance(body, Status):
+            if body.view < self._left.get(replica, 0):
+                self._fail(f"replica {replica} is in view {body.view} after leaving it")
+        else:
+            self._vote(replica, body, envelope)
         if isinstance(body, NewView):
             for proposal in body.pre_prepares:
                 self._vote(replica, decode_body(proposal.body), proposal)

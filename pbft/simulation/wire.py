@@ -8,8 +8,7 @@ from pbft.messages import AnyBody, Envelope, Packet
 from pbft.simulation.disk import Fuse
 from pbft.simulation.network import Endpoint, Network
 
-
-_BODIES = {body.__struct_config__.tag: body.__name__ for body in get_args(AnyBody)}
+_BODIES: dict[int, str] = {body.__struct_config__.tag: body.__name__ for body in get_args(AnyBody)}
 _TAG_AT = 1  # in an encoded body, after the array's head
 
 
