@@ -16,7 +16,6 @@ from pbft.core.incarnation import Incarnations
 from pbft.core.log import Log
 from pbft.core.view_change import ViewChanges
 from pbft.messages import Envelope, NewView, Packet
-from pbft.node.log_store import LogStore
 from pbft.node.turn import Node
 from pbft.simulation.checkers import Witness
 from pbft.simulation.crash_points import (
@@ -194,18 +193,6 @@ def starts_of_others_are_forgotten_at_a_restart(patch: Patch) -> None:
     patch.setattr(Incarnations, "restore", forgetful)
 
 
-def votes_are_forgotten_at_a_restart(patch: Patch) -> None:
-    restore = LogStore.restore
-
-    def forgetful(self: LogStore) -> Any:
-        restored = restore(self)
-        for seq, record in restored.slots.items():
-            restored.slots[seq] = replace(record, pre_prepare=None, prepare=None, commit=None)
-        return restored
-
-    patch.setattr(LogStore, "restore", forgetful)
-
-
 class Mutant(Struct, frozen=True):
     """A bug, the kind of points at which it shows, and what the checkers then say."""
 
@@ -221,7 +208,6 @@ MUTANTS = (
     Mutant(a_commit_is_not_written_down, "send Suspect", ("promise",)),
     Mutant(leaving_a_view_is_not_written_down, "send ViewChange", ("promise",)),
     Mutant(starts_of_others_are_forgotten_at_a_restart, "execution, after", ("promise",)),
-    Mutant(votes_are_forgotten_at_a_restart, "send Proposal", ("promise",)),
 )
 
 
