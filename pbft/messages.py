@@ -187,7 +187,8 @@ class IncarnationSeen(Body, frozen=True, tag=14):
 
     `highest` is the number under which `about` is durably known to have begun, `voted_view` and
     `voted_seq` are the highest in its votes. This replica is in `view`, and has executed (or seen
-    stable) everything up to `reached`.
+    stable) everything up to `reached`. `starts` are the last INCARNATIONs under which others have
+    begun: one that has forgotten must know them again.
     """
 
     replica: ReplicaId
@@ -198,6 +199,7 @@ class IncarnationSeen(Body, frozen=True, tag=14):
     voted_seq: Number
     view: Number
     reached: Number
+    starts: Annotated[tuple[Envelope, ...], Meta(max_length=MAX_REPLICAS)]
 
 
 class Recovery(Body, frozen=True, tag=15):

@@ -31,6 +31,12 @@ class CommandLineError(CliError):
     exit_code = 2
 
 
+class Interrupted(CliError):
+    """Ctrl-C: how far it came."""
+
+    exit_code = 130  # 128 + SIGINT, as shells have it
+
+
 def explain_usage(error: click.UsageError) -> CommandLineError:
     """click's own complaint (several lines) as one sentence."""
     reason = _one_line(error.format_message()).removesuffix(".")

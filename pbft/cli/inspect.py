@@ -8,7 +8,8 @@ from msgspec import Struct
 
 from pbft.cli.errors import CliError
 from pbft.codec import MalformedMessage, decode_body
-from pbft.core.records import TABLES, Restored, restore
+from pbft.core.incarnation import starts_in
+from pbft.core.records import TABLES, AmnesiaRecord, Restored, restore
 from pbft.messages import Checkpoint, Envelope, Proof
 from pbft.node.sessions import HEADERS, HEADERS_END
 from pbft.storage.data_directory import data_files
@@ -50,6 +51,7 @@ class LogReport(Struct):
     view: int
     in_view_change: bool
     incarnations: dict[int, int]
+    recovering_above: AmnesiaRecord | None
     slots: list[SlotReport]
     batches: int
     own_checkpoints: list[int]
@@ -149,7 +151,8 @@ def _show_log(restored: Restored) -> LogReport:
     return LogReport(
         view=restored.view.view,
         in_view_change=not restored.view.active,
-        incarnations=restored.incarnations,
+        incarnations=starts_in(restored.incarnations),
+        recovering_above=restored.amnesia,
         slots=_slots(restored),
         batches=sum(map(len, restored.batches.values())),
         own_checkpoints=sorted(restored.checkpoints),
@@ -232,12 +235,15 @@ def _file_lines(file: FileReport) -> list[str]:
 
 def _log_lines(log: LogReport) -> list[str]:
     changing = " (in a view change)" if log.in_view_change else ""
+    goal = log.recovering_above
+    forgotten = f"votes up to seq {goal.above_seq}, view {goal.above_view + 1}" if goal else "no"
     starts = ", ".join(f"{replica}: {number}" for replica, number in log.incarnations.items())
     seqs = f"{log.slots[0].seq}..{log.slots[-1].seq}" if log.slots else "none"
     signers = ", ".join(map(str, log.stable_signers))
     return [
         f"  view            {log.view}{changing}",
         f"  starts seen     {starts or 'none'}",
+        f"  has forgotten   {forgotten}",
         f"  stable          {log.stable_checkpoint}, signed by {signers or 'nobody'}",
         f"  own checkpoints {', '.join(map(str, log.own_checkpoints)) or 'none'}",
         f"  slots           {seqs}, {log.batches} batches",

@@ -1,17 +1,16 @@
 """`pbft simulate`: whole clusters on virtual time, from seeds."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 
 import click
 from msgspec import Struct
-from rich.console import Console
-from rich.progress import track
 
-from pbft.cli.errors import CliError
+from pbft.cli.crash_points import crash_points
+from pbft.cli.errors import CliError, Interrupted
 from pbft.cli.processes import parse_faulty
-from pbft.cli.workers import run_all
+from pbft.cli.workers import run_all, watched
 from pbft.core.quorum import Quorum
 from pbft.faults.modes import UnknownMode, check_modes
 from pbft.messages import MAX_REPLICAS
@@ -19,12 +18,6 @@ from pbft.simulation.runner import Outcome, run
 from pbft.simulation.scenario import scenario_of
 
 REPLICAS = 4  # where --faulty names some of them, and --replicas is not given
-
-
-class Interrupted(CliError):
-    """Ctrl-C: how far it came."""
-
-    exit_code = 130  # 128 + SIGINT, as shells have it
 
 
 class Task(Struct, frozen=True):
@@ -71,7 +64,7 @@ class Tally:
         )
 
 
-@click.command(name="simulate")
+@click.group(name="simulate", invoke_without_command=True)
 @click.option("--seed", type=click.IntRange(min=0), help="Run this one seed.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Run this many seeds, on all cores.")
 @click.option("--first", type=click.IntRange(min=0), help="The first of --seeds.  [default: 1]")
@@ -82,7 +75,9 @@ class Tally:
     metavar="REPLICA=MODE",
     help=f"Instead of the seed's own; then there are {REPLICAS} replicas if not said otherwise.",
 )
+@click.pass_context
 def simulate(
+    context: click.Context,
     seed: int | None,
     seeds: int | None,
     first: int | None,
@@ -90,6 +85,10 @@ def simulate(
     faulty: tuple[str, ...],
 ) -> None:
     """Run simulated clusters; exit code 0 only if every check holds for every seed."""
+    if context.invoked_subcommand is not None:
+        if any(given not in (None, ()) for given in context.params.values()):
+            raise click.UsageError(f"options of {context.invoked_subcommand} come after its name")
+        return
     numbers = _numbers(seed, seeds, first)
     if faulty and replicas is None:
         replicas = REPLICAS
@@ -103,6 +102,9 @@ def simulate(
     _tell(tally)
     if tally.failed:
         raise CliError(f"{len(tally.failed)} of {_count(len(numbers), 'seed')} failed")
+
+
+simulate.add_command(crash_points)
 
 
 def _numbers(seed: int | None, seeds: int | None, first: int | None) -> range:
@@ -144,7 +146,7 @@ def _run(
         return
     try:
         with closing(run_all(_simulated, tasks)) as results:
-            for task, outcome in _watched(results, len(numbers)):
+            for task, outcome in watched(results, "simulating", len(numbers)):
                 tally.add(task, outcome)
     except BrokenProcessPool:
         _tell(tally)
@@ -152,14 +154,6 @@ def _run(
             f"a worker process has died after {tally.seeds} of {len(numbers)} seeds: "
             "is there enough memory?"
         ) from None
-
-
-def _watched(results: Iterable[tuple[Task, Outcome]], total: int) -> Iterable[tuple[Task, Outcome]]:
-    """`results`, with a bar on standard error if that is a terminal."""
-    console = Console(stderr=True)
-    return track(
-        results, "simulating", total=total, console=console, disable=not console.is_terminal
-    )
 
 
 def _run_alone(task: Task, tally: Tally) -> None:

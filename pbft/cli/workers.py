@@ -9,6 +9,9 @@ from itertools import islice
 from multiprocessing import get_context, resource_tracker
 from typing import TypeVar
 
+from rich.console import Console
+from rich.progress import track
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -31,6 +34,12 @@ def run_all(work: Callable[[Task], Result], tasks: Iterable[Task]) -> Generator[
             yield from map(Future.result, done)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def watched(results: Iterable[Result], what: str, total: int) -> Iterable[Result]:
+    """`results`, with a bar on standard error if that is a terminal."""
+    console = Console(stderr=True)
+    return track(results, what, total=total, console=console, disable=not console.is_terminal)
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from pbft.messages import (
     Checkpoint,
     Commit,
     Envelope,
+    Incarnation,
+    IncarnationSeen,
     NewView,
     Prepare,
     PreparedProof,
@@ -152,6 +154,17 @@ def check_new_view_shape(quorum: Quorum, window: int, body: NewView) -> tuple[Vi
     return changes
 
 
+def check_starts(quorum: Quorum, body: IncarnationSeen) -> None:
+    """That it reminds of at most one start of each replica (R41)."""
+    if len(body.starts) > quorum.n:
+        raise InvalidCertificate("more starts than replicas")
+    starts = [opened(envelope, Incarnation) for envelope in body.starts]
+    if len({start.replica for start in starts}) != len(starts):
+        raise InvalidCertificate("two starts of one replica")
+    if not all(start.begun for start in starts):
+        raise InvalidCertificate("a start that has not begun")
+
+
 def signatures_in(body: AnyBody) -> Iterator[tuple[int, Envelope]]:
     """Every (signer, envelope) that `body` carries, at any depth. The shape has been checked."""
     if isinstance(body, ViewChange):
@@ -165,10 +178,13 @@ def signatures_in(body: AnyBody) -> Iterator[tuple[int, Envelope]]:
             yield change.replica, envelope
             yield from signatures_in(change)
         yield from _signers(body.pre_prepares, PrePrepare)
+    elif isinstance(body, IncarnationSeen):
+        yield from _signers(body.starts, Incarnation)
 
 
 def _signers(
-    envelopes: Proof, kind: type[PrePrepare] | type[Prepare] | type[Checkpoint]
+    envelopes: Proof,
+    kind: type[PrePrepare] | type[Prepare] | type[Checkpoint] | type[Incarnation],
 ) -> Iterator[tuple[int, Envelope]]:
     for envelope in envelopes:
         yield opened(envelope, kind).replica, envelope

@@ -119,7 +119,7 @@ class Inbox(Consequences):
     def _recovery(self, message: Verified[Recovery], now: Instant) -> None:
         """Help a replica that has forgotten to what it must pass (R41)."""
         body = message.body
-        if not self.incarnations.is_latest(body.replica, body.number):
+        if body.number < self.incarnations.known(body.replica):
             self._outbox.reject("recovery-of-an-earlier-start", body.replica)
             return
         refusal = self.recoveries.refusal(body, self._reached, self.views.view, now)

@@ -11,16 +11,21 @@ under a number that is new to them, but stays silent until it has recovered (see
 where it may have voted follows from the answers of any q-1 peers: one of them is correct, has
 executed up to the last checkpoint that was stable here, and is at most one view below the highest
 that this replica has left for. As any q-1 will do, the lowest are taken, and whoever answers late
-may still lower the goal: no liar can put it out of reach.
+may still lower the goal: no liar can put it out of reach. With their answers they remind it of the
+starts of others, in these others' own signed words: else several that forget one after the other
+would leave nobody who remembers.
 """
+
+from collections.abc import Sequence
 
 from msgspec import Struct
 
+from pbft.codec import decode_body
 from pbft.core.context import Context, Instant, microseconds
 from pbft.core.output import Outbox
 from pbft.core.records import incarnations_write
 from pbft.core.timers import Timers
-from pbft.messages import Incarnation, IncarnationSeen, Verified
+from pbft.messages import Envelope, Incarnation, IncarnationSeen, Verified
 
 ANNOUNCE = "incarnation"
 MOST_STARTS = 2**32  # more than this between two answers of one peer are a lie
@@ -60,6 +65,7 @@ class Incarnations:
         self._outbox = outbox
         self._every = microseconds(context.parameters.heartbeat_interval_ms)
         self._known: dict[int, int] = {}  # the highest number under which each replica has begun
+        self._starts: dict[int, Envelope] = {}  # in its own words
         self._heard: dict[int, Promised] = {}
         self._answers: dict[int, IncarnationSeen] = {}
         self._first: dict[int, IncarnationSeen] = {}  # of each peer since this start
@@ -69,9 +75,10 @@ class Incarnations:
         self._begun = False
         self.confirmed = False
 
-    def restore(self, known: dict[int, int], lost: bool) -> None:
+    def restore(self, starts: Sequence[Envelope], lost: bool) -> None:
         """Take up what was found on disk; `lost` says that it has been found to lack something."""
-        self._known = dict(known)
+        self._known = starts_in(starts)
+        self._starts = {_start_in(envelope).replica: envelope for envelope in starts}
         self._lost = lost
 
     def known(self, replica: int) -> int:
@@ -107,8 +114,7 @@ class Incarnations:
         `view` and `reached`, the highest sequence number executed, are this replica's own.
         """
         body = message.body
-        if body.begun:
-            self._remember(body.replica, body.number)
+        self._remember(message.envelope)
         heard = self._heard.get(body.replica, Promised())
         answer = IncarnationSeen(
             replica=self._context.id,
@@ -119,26 +125,35 @@ class Incarnations:
             voted_seq=heard.seq,
             view=view,
             reached=reached,
+            starts=self._all_starts(),
         )
         self._outbox.send(body.replica, self._context.sign(answer).envelope)
 
-    def is_latest(self, replica: int, number: int) -> bool:
-        """Whether `replica`, which has begun under `number`, has not begun again since."""
-        self._remember(replica, number)
-        return number == self.known(replica)
+    def _remember(self, *starts: Envelope) -> None:
+        news = False
+        for envelope in starts:
+            body = _start_in(envelope)
+            if body.begun and body.number > self.known(body.replica):
+                self._known[body.replica], self._starts[body.replica] = body.number, envelope
+                news = True
+        if news:
+            self._outbox.persist.append(incarnations_write(self._all_starts()))
 
-    def _remember(self, replica: int, number: int) -> None:
-        if number > self.known(replica):
-            self._known[replica] = number
-            self._outbox.persist.append(incarnations_write(self._known))
+    def _all_starts(self) -> tuple[Envelope, ...]:
+        return tuple(self._starts[replica] for replica in sorted(self._starts))
 
     # -- for this replica
+
+    def expects(self, body: IncarnationSeen) -> bool:
+        """Whether this answers the question of this start."""
+        return body.about == self._context.id and body.nonce == self._nonce
 
     def on_seen(self, message: Verified[IncarnationSeen], now: Instant) -> list[Fact]:
         """Count the answers, one per replica."""
         body = message.body
-        if body.about != self._context.id or body.nonce != self._nonce:
+        if not self.expects(body):
             return []
+        self._remember(*(start for start in body.starts if _start_in(start).replica != body.about))
         facts: list[Fact] = []
         if not self.confirmed:
             self._answers[body.replica] = body
@@ -185,7 +200,8 @@ class Incarnations:
     def _begin(self, now: Instant) -> None:
         self._begun = True
         self._answers.clear()
-        self._remember(self._context.id, self._number)
+        body = Incarnation(self._context.id, self._number, self._nonce, begun=True)
+        self._remember(self._context.sign(body).envelope)
         self.announce(now)
 
     def _confirm(self) -> list[Fact]:
@@ -194,3 +210,15 @@ class Incarnations:
             return []
         self.confirmed = True
         return [MemoryConfirmed()]
+
+
+def starts_in(starts: Sequence[Envelope]) -> dict[int, int]:
+    """The number in each replica's INCARNATION."""
+    bodies = map(_start_in, starts)
+    return {body.replica: body.number for body in bodies}
+
+
+def _start_in(envelope: Envelope) -> Incarnation:
+    body = decode_body(envelope.body)
+    assert isinstance(body, Incarnation)
+    return body

@@ -38,9 +38,9 @@ class SlotRecord(Struct, frozen=True, array_like=True):
 
 
 class IncarnationRecord(Struct, frozen=True, array_like=True):
-    """The highest number under which each replica has begun, this one included."""
+    """The last INCARNATION under which each replica has begun, this one included."""
 
-    starts: tuple[tuple[int, int], ...]
+    starts: tuple[Envelope, ...]
 
 
 class AmnesiaRecord(Struct, frozen=True, array_like=True):
@@ -67,7 +67,7 @@ class Restored(Struct):
     batches: dict[int, list[BatchContent]] = {}
     checkpoints: dict[int, Envelope] = {}
     stable: Proof = ()
-    incarnations: dict[int, int] = {}
+    incarnations: tuple[Envelope, ...] = ()
     amnesia: AmnesiaRecord | None = None
     evidence: list[EvidenceRecord] = []
 
@@ -81,9 +81,8 @@ def view_write(record: ViewRecord) -> Write:
     return Write("view", b"current", encode(record))
 
 
-def incarnations_write(starts: dict[int, int]) -> Write:
-    record = IncarnationRecord(tuple((replica, starts[replica]) for replica in sorted(starts)))
-    return Write("view", b"incarnations", encode(record))
+def incarnations_write(starts: tuple[Envelope, ...]) -> Write:
+    return Write("view", b"incarnations", encode(IncarnationRecord(starts)))
 
 
 def amnesia_write(record: AmnesiaRecord | None) -> Write:
@@ -123,7 +122,7 @@ def evidence_write(number: int, evidence: Evidence) -> Write:
 
 def restore(records: Iterable[tuple[str, bytes, bytes]]) -> Restored:
     """Read back (table, key, value) triples. Raises msgspec.DecodeError, MalformedMessage."""
-    restored = Restored(slots={}, batches={}, checkpoints={}, incarnations={}, evidence=[])
+    restored = Restored(slots={}, batches={}, checkpoints={}, evidence=[])
     for table, key, value in records:
         _READERS[table](restored, key, value)
     return restored
@@ -135,7 +134,7 @@ def _view(restored: Restored, key: bytes, value: bytes) -> None:
     elif key == b"amnesia":
         restored.amnesia = msgspec.msgpack.decode(value, type=AmnesiaRecord)
     else:
-        restored.incarnations = dict(msgspec.msgpack.decode(value, type=IncarnationRecord).starts)
+        restored.incarnations = msgspec.msgpack.decode(value, type=IncarnationRecord).starts
 
 
 def _slot(restored: Restored, key: bytes, value: bytes) -> None:

@@ -8,6 +8,7 @@ from pbft.messages import (
     Body,
     Checkpoint,
     Commit,
+    IncarnationSeen,
     NewView,
     Prepare,
     PrePrepare,
@@ -82,6 +83,10 @@ def _new_view(replica: Replica, body: NewView) -> str | None:
     return None if replica.views.wants_opening(body.view) else "new-view-not-needed"
 
 
+def _incarnation_seen(replica: Replica, body: IncarnationSeen) -> str | None:
+    return None if replica.incarnations.expects(body) else "incarnation-not-asked-for"
+
+
 def _state_nodes(replica: Replica, body: StateNodes) -> str | None:
     return None if replica.transfer.expects(body) else "state-not-asked-for"
 
@@ -93,5 +98,6 @@ _JUDGES: dict[type[Body], Callable[[Replica, Any], str | None]] = {
     Checkpoint: _checkpoint,
     ViewChange: _view_change,
     NewView: _new_view,
+    IncarnationSeen: _incarnation_seen,
     StateNodes: _state_nodes,
 }

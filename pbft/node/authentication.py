@@ -23,6 +23,7 @@ from pbft.core.certificates import (
     check_checkpoints,
     check_commits,
     check_new_view_shape,
+    check_starts,
     check_view_change,
     opened,
     signatures_in,
@@ -160,6 +161,8 @@ class Authenticator:
             check_view_change(self._quorum, parameters.window, body)
         elif isinstance(body, NewView):
             check_new_view_shape(self._quorum, parameters.window, body)
+        elif isinstance(body, IncarnationSeen):
+            check_starts(self._quorum, body)
         elif isinstance(body, Request | Read):
             self._check_operations(body)
 

@@ -23,6 +23,10 @@ from pbft.messages import (
 from pbft.simulation.machine import Machine, Observer
 from pbft.simulation.promises import Promises
 from pbft.simulation.world import World
+from pbft.storage.database import Database, reading
+from pbft.storage.memory_database import MemoryDatabase
+from pbft.storage.state_store import StateStore
+from pbft.storage.state_trees import STATE_TABLES, TREES, write_entries
 
 Operations = tuple[bytes, ...]
 _TAG_AT, _READ_REPLY = 1, 23  # where an encoded body says what it is; see pbft.messages
@@ -59,8 +63,18 @@ class Ledger:
         self._reached.setdefault(machine, []).append(operation)
 
     def on_crash(self, machine: Machine) -> None:
-        """What was applied of an unfinished batch is gone with the process."""
+        """What was applied of an unfinished batch is gone with the process; the disk is there."""
         self._reached.pop(machine, None)
+        self.check_disk(machine)
+
+    def check_disk(self, machine: Machine) -> None:
+        """On disk is the state after exactly one sequence number, or it is marked incomplete."""
+        store = StateStore(machine.state_disk)
+        if store.transfer_target is None:
+            summary = store.summary()
+            if _roots(machine.state_disk) != (summary.application_root, summary.sessions_root):
+                self.failures.append(f"disk: {machine.endpoint} has no state after any one seq")
+            self.on_checkpoint(machine, summary)
 
     def on_execute(self, machine: Machine, command: Execute) -> None:
         """Agreement: one batch per sequence number; validity: only what clients have signed."""
@@ -108,6 +122,8 @@ class Ledger:
     def check_end(self, machines: list[Machine]) -> None:
         """What only shows at the end: durability, and equal states of all `machines`."""
         self.failures += check_equal_states(machines)
+        for machine in machines:
+            self.check_disk(machine)
         lost = sum(operation not in self._applied for operation in self._acknowledged)
         if lost:
             self.failures.append(f"durability: {lost} acknowledged writes were never applied")
@@ -124,6 +140,15 @@ def _may_recur(operation: bytes) -> bool:
         return isinstance(decode_operation(operation), Range | Delete)
     except MalformedOperation:
         return False
+
+
+def _roots(database: Database) -> tuple[bytes, ...]:
+    """What the maps in `database` digest to, worked out anew from their entries."""
+    scratch = MemoryDatabase(STATE_TABLES).begin()
+    with reading(database) as reader:
+        for tree in TREES:
+            write_entries(scratch, tree, dict(reader.scan(tree.entries)))
+    return tuple(tree.root(scratch) for tree in TREES)
 
 
 def check_equal_states(machines: list[Machine]) -> list[str]:
@@ -157,7 +182,12 @@ class Witness(Observer):
     def on_crash(self, machine: Machine) -> None:
         self.ledger.on_crash(machine)
 
+    def on_forget(self, machine: Machine) -> None:
+        self.promises.forgot(machine.replica)
+
     def on_note(self, machine: Machine, note: Note) -> None:
+        if note.event == "memory-no-longer-needed":
+            self.promises.recovered(machine.replica)
         if machine.correct:
             self.counts[note.event] += 1
 

@@ -89,6 +89,16 @@ class SimulatedClient:
     def _deadline(self) -> int:
         return self._clock() + self._random.randrange(MAX_DEADLINE)
 
+    def ask(self) -> None:
+        """Begin one more operation, which must have a result."""
+        self._owe(self._workload.draw())
+        self._poll()
+
+    def fill(self, entries: int) -> None:
+        """Begin a write of that many entries, which must have a result."""
+        self._owe(self._workload.put_many(self._workload.any_key(), entries - 1))
+        self._poll()
+
     def finish(self) -> None:
         """Begin nothing new, but one write and one fast read, which must have a result."""
         self._left = 0

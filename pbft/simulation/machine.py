@@ -1,7 +1,7 @@
 """One simulated machine: a node as it ships, on a disk that outlives it."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 from pbft.apps.state_machine import StateMachine
@@ -9,7 +9,7 @@ from pbft.config import ClusterConfig
 from pbft.core import events
 from pbft.core.context import Context, Instant, Signer
 from pbft.core.invariants import Invariants
-from pbft.core.output import Execute, Note
+from pbft.core.output import BeginTransfer, Execute, FinishTransfer, InstallNodes, Note
 from pbft.core.parts import UNCONFIRMED
 from pbft.core.records import TABLES
 from pbft.faults.modes import wrap
@@ -23,6 +23,13 @@ from pbft.simulation.wire import Directory, Wire
 from pbft.simulation.world import World
 from pbft.storage.state_store import StateStore
 from pbft.storage.state_trees import STATE_TABLES
+
+FLUSH = "state flush"
+_TRANSFERS = {
+    BeginTransfer: "transfer begin",
+    InstallNodes: "transfer install",
+    FinishTransfer: "transfer finish",
+}
 
 
 class Observer:
@@ -43,28 +50,37 @@ class Observer:
     def on_crash(self, machine: "Machine") -> None:
         """The process has ended, wherever it was."""
 
+    def on_forget(self, machine: "Machine") -> None:
+        """Its disks are older ones, or empty."""
+
 
 class Watched(Node):
     """A node whose executions and checkpoints are reported, and which power cuts can interrupt."""
 
     fuse: Fuse
+    disk: Disk
     on_execute: Callable[[Execute], None]
     on_checkpoint: Callable[[StateSummary], None]
 
     executing: Execute | None = None
 
     def _execute(self, command: Execute) -> None:
-        self.fuse.step()
+        self.fuse.step("execution, before")
         self.executing = command
         super()._execute(command)
         self.executing = None
         self.on_execute(command)
-        self.fuse.step()
+        self.fuse.step("execution, after")
 
     def _checkpoint(self) -> StateSummary:
         summary = super()._checkpoint()
         self.on_checkpoint(summary)
         return summary
+
+    def _transfer(self, command: BeginTransfer | InstallNodes | FinishTransfer) -> None:
+        self.disk.purpose = _TRANSFERS[type(command)]
+        super()._transfer(command)
+        self.disk.purpose = FLUSH
 
 
 class Machine:
@@ -154,7 +170,8 @@ class Machine:
             lambda note: self._observer.on_note(self, note),
             counters,
         )
-        node.fuse = self._fuse
+        node.fuse, node.disk = self._fuse, self.state_disk
+        self.state_disk.purpose = FLUSH
         node.on_execute = lambda command: self._observer.on_execute(self, command)
         node.on_checkpoint = lambda summary: self._observer.on_checkpoint(self, summary)
         return node
@@ -176,11 +193,18 @@ class Machine:
             self._observer.on_execute(self, unfinished)  # flushed: it will not execute it again
         self._world.record(self.endpoint, "crash", self.halted)
         self._observer.on_crash(self)
+        self.state_disk.crash()  # nobody reads there any more
+
+    @property
+    def points(self) -> Sequence[str]:
+        """The kind of every commit, packet and execution so far: where it could have crashed."""
+        return self._fuse.passed
 
     # -- what only a disk can do to a replica
 
     def _empty_disks(self) -> tuple[Disk, Disk]:
-        return Disk(TABLES, self._fuse), Disk(STATE_TABLES, self._fuse)
+        log = Disk(TABLES, self._fuse, "log commit")
+        return log, Disk(STATE_TABLES, self._fuse, FLUSH)
 
     def image(self) -> tuple[Disk, Disk]:
         """A copy of the disks of a machine that is off."""
@@ -191,6 +215,7 @@ class Machine:
         assert not self.alive
         self.log_disk, self.state_disk = self._empty_disks() if image is None else image
         self._forgetful = True
+        self._observer.on_forget(self)
 
     @property
     def forgetful(self) -> bool:

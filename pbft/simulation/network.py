@@ -32,6 +32,7 @@ class Network:
         self._world = world
         self.weather = Weather()
         self._blocked: dict[tuple[Endpoint, Endpoint], None] = {}
+        self._lost: dict[Endpoint, int] = {}  # how often what was under way was lost
         self._receivers: dict[Endpoint, Callable[[Endpoint, bytes], None]] = {}
         self.delivered = 0
         self.observer: Callable[[Endpoint, Endpoint, bytes], None] | None = None
@@ -50,16 +51,24 @@ class Network:
             delay = random.randint(weather.least_delay, weather.most_delay)
             if weather.straggler and random.random() < weather.straggler:
                 delay += 10 * weather.most_delay
-            self._world.after(delay, lambda: self._arrive(sender, receiver, raw))
+            self._world.after(delay, self._arrival(sender, receiver, raw))
 
-    def _arrive(self, sender: Endpoint, receiver: Endpoint, raw: bytes) -> None:
-        if (sender, receiver) in self._blocked:
+    def _arrival(self, sender: Endpoint, receiver: Endpoint, raw: bytes) -> Callable[[], None]:
+        lost = self._lost.get(sender)
+        return lambda: self._arrive(sender, receiver, raw, lost)
+
+    def _arrive(self, sender: Endpoint, receiver: Endpoint, raw: bytes, lost: int | None) -> None:
+        if (sender, receiver) in self._blocked or self._lost.get(sender) != lost:
             return
         self.delivered += 1
         self._world.record(sender, receiver, len(raw), crc32(raw))
         if self.observer is not None:
             self.observer(sender, receiver, raw)
         self._receivers[receiver](sender, raw)
+
+    def lose(self, sender: Endpoint) -> None:
+        """Nothing that `sender` has sent and that is still under way arrives."""
+        self._lost[sender] = self._lost.get(sender, 0) + 1
 
     def block(self, sender: Endpoint, receiver: Endpoint) -> None:
         """Nothing arrives at `receiver` from `sender` from now on."""

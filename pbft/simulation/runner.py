@@ -1,6 +1,7 @@
 """Runs scenarios: trouble first, then healing; then everything must be done, and be right."""
 
 import traceback
+from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -32,29 +33,36 @@ class Outcome(Struct, frozen=True):
 def run(scenario: Scenario) -> Outcome:
     """Run one scenario to its end."""
     cluster = SimulatedCluster(scenario)
-    try:
-        failures = _drive(cluster)
-    except (InvariantBroken, BrokenPromise) as broken:
-        failures = [f"invariant: {broken}"]
-    except MalformedResult:
-        failures = ["results: a client was told what no application says"]
-    except Exception as error:  # whatever it is, it belongs to this seed
-        failures = [f"crash: {_last_lines(error)}"]
-    history = [operation for client in cluster.clients for operation in client.history]
-    said = [*cluster.ledger.failures, *cluster.witness.promises.failures]
-    if not failures and not said:
-        failures = _check_history(history)
+    failures = judge(cluster, _drive)
     return Outcome(
         seed=scenario.seed,
         trace_hash=cluster.world.trace_hash,
-        failures=(*said, *failures),
-        operations=len(history),
+        failures=failures,
+        operations=sum(len(client.history) for client in cluster.clients),
         batches=cluster.ledger.last,
         highest_view=cluster.highest_view,
         messages=cluster.network.delivered,
         virtual_seconds=cluster.world.now / SECOND,
         counts=dict(cluster.witness.counts),
     )
+
+
+def judge(
+    cluster: SimulatedCluster, drive: Callable[[SimulatedCluster], list[str]]
+) -> tuple[str, ...]:
+    """What the checkers have to say of `cluster` while, and after, `drive` runs it to its end."""
+    try:
+        failures = drive(cluster)
+    except (InvariantBroken, BrokenPromise) as broken:
+        failures = [f"invariant: {broken}"]
+    except MalformedResult:
+        failures = ["results: a client was told what no application says"]
+    except Exception as error:  # whatever it is, it belongs to this seed
+        failures = [f"crash: {_last_lines(error)}"]
+    said = [*cluster.ledger.failures, *cluster.witness.promises.failures]
+    if not failures and not said:
+        failures = _check_history([entry for client in cluster.clients for entry in client.history])
+    return (*said, *failures)
 
 
 def _drive(cluster: SimulatedCluster) -> list[str]:
@@ -67,7 +75,7 @@ def _drive(cluster: SimulatedCluster) -> list[str]:
         client.finish()
     world.run_until(world.now + scenario.patience, lambda: cluster.settled)
     if not cluster.settled:
-        return _unfinished(cluster)
+        return unfinished(cluster)
     cluster.witness.counts["healing-ms"] = (world.now - scenario.trouble) // 1000
     if cluster.highest_view > view + scenario.most_views:
         return [f"liveness: from view {view} to {cluster.highest_view} after everything was well"]
@@ -75,12 +83,18 @@ def _drive(cluster: SimulatedCluster) -> list[str]:
         client.read_all()
     world.run_until(world.now + scenario.patience, lambda: cluster.settled)
     if not cluster.settled:
-        return ["liveness: the final reads were not answered", *_unfinished(cluster)]
+        return ["liveness: the final reads were not answered", *unfinished(cluster)]
+    return check_end(cluster)
+
+
+def check_end(cluster: SimulatedCluster) -> list[str]:
+    """What only shows once everything is done."""
     cluster.ledger.check_end(cluster.correct)
     return ProofChecker(cluster.config, cluster.verifier).failures(cluster.correct)
 
 
-def _unfinished(cluster: SimulatedCluster) -> list[str]:
+def unfinished(cluster: SimulatedCluster) -> list[str]:
+    """Who is not done, where everybody should be."""
     waiting = [client.endpoint for client in cluster.clients if not client.done]
     failures = [f"liveness: client {endpoint} still waits" for endpoint in waiting]
     for machine in cluster.correct:

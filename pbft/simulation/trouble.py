@@ -5,15 +5,13 @@ from typing import ClassVar
 
 from msgspec import Struct
 
-from pbft.core import events
 from pbft.core.quorum import Quorum
 from pbft.simulation.client import SimulatedClient
 from pbft.simulation.cluster import SimulatedCluster
-from pbft.simulation.disk import Disk
 from pbft.simulation.machine import Machine
 from pbft.simulation.network import Endpoint, Weather
+from pbft.simulation.outages import MILLISECOND, Outages
 
-MILLISECOND = 1_000
 OUTAGES = (50 * MILLISECOND, 500 * MILLISECOND, 3_000 * MILLISECOND)
 MOST_STEPS = 40
 """A power cut comes at most so many commits, packets or executions later: within a few turns."""
@@ -37,7 +35,7 @@ class Trouble:
         self._counts = cluster.witness.counts
         self._until = cluster.scenario.trouble
         self._most_faulty = Quorum(cluster.scenario.replicas).f
-        self._images: dict[Machine, tuple[Disk, Disk]] = {}
+        self._outages = Outages(cluster, OUTAGES)
         for machine in self._machines:
             machine.on_power_cut = self._power_failed
         self._kind = self._kinds[cluster.scenario.kind]
@@ -54,26 +52,20 @@ class Trouble:
             self._next()
 
     def _repair(self) -> None:
-        self._reconnect()
-        self._network.heal()
+        self._heal()
         for machine in self._machines:
             machine.cut_power_after(None)
-            self._revive(machine)
+            self._outages.revive(machine)
 
     # -- crashes
 
     def _crash(self) -> None:
-        self._fell(self._world.random.choice(self._machines))
+        self._outages.fell(self._world.random.choice(self._machines))
 
     def _crash_all(self) -> None:
         if self._world.random.random() < 0.3:
             for machine in self._machines:
-                self._fell(machine)
-
-    def _fell(self, machine: Machine) -> None:
-        if machine.alive:
-            machine.crash()
-            self._mourn(machine)
+                self._outages.fell(machine)
 
     def _cut_power(self) -> None:
         """Soon, in the middle of a turn: of the primary, of any one, or of all within moments."""
@@ -85,25 +77,7 @@ class Trouble:
 
     def _power_failed(self, machine: Machine) -> None:
         self._counts["power-cut"] += 1
-        self._mourn(machine)
-
-    def _mourn(self, machine: Machine) -> None:
-        if not machine.forgetful:
-            self._images.setdefault(machine, machine.image())
-        for other in self._machines:
-            other.post(events.PeerDisconnected(machine.replica))
-        outage = self._world.random.randint(MILLISECOND, self._world.random.choice(OUTAGES))
-        self._world.after(outage, lambda: self._revive(machine))
-
-    def _revive(self, machine: Machine) -> None:
-        if machine.alive or machine.halted:
-            return
-        machine.start()
-        for other in self._machines:
-            if other is not machine:
-                other.post(events.PeerConnected(machine.replica))
-        for client in self._clients:
-            client.connected(machine.replica)
+        self._outages.mourn(machine)
 
     def _forget(self) -> None:
         """A machine comes back with an empty disk, or with the one of an earlier day (R41).
@@ -115,8 +89,8 @@ class Trouble:
             return
         machine = random.choice([m for m in self._machines if m.correct])
         machine.cut_power_after(None)
-        self._fell(machine)
-        image = self._images.get(machine) if random.random() < 0.4 else None
+        self._outages.fell(machine)
+        image = self._outages.images.get(machine) if random.random() < 0.4 else None
         machine.replace_disks(image and (image[0].copy(), image[1].copy()))
         self._counts["disk-replaced"] += 1
 
@@ -186,10 +160,7 @@ class Trouble:
                 self._network.partition([machine.endpoint], others)
 
     def _reconnect(self) -> None:
-        self._network.reconnect()
-        for client in self._clients:
-            for replica in dict.fromkeys(machine.replica for machine in self._machines):
-                client.connected(replica)
+        self._outages.reconnect()
 
     def _heal(self) -> None:
         self._reconnect()

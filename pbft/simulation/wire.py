@@ -1,11 +1,15 @@
 """Who is who on the simulated network, and the Transport port over it."""
 
 from collections.abc import Callable
+from typing import get_args
 
 from pbft.codec import encode_packet
-from pbft.messages import Packet
+from pbft.messages import AnyBody, Envelope, Packet
 from pbft.simulation.disk import Fuse
 from pbft.simulation.network import Endpoint, Network
+
+_BODIES: dict[int, str] = {body.__struct_config__.tag: body.__name__ for body in get_args(AnyBody)}
+_TAG_AT = 1  # in an encoded body, after the array's head
 
 
 class Directory:
@@ -66,20 +70,27 @@ class Wire:
 
     def send(self, to: int, packet: Packet) -> None:
         """To every machine that is replica `to`."""
-        self._deliver(self._peers.machines(to), packet)
+        self._deliver(self._peers.machines(to), packet, "send")
 
     def broadcast(self, packet: Packet) -> None:
         """To every machine of every other replica."""
-        self._deliver(self._peers.others(self._replica), packet)
+        self._deliver(self._peers.others(self._replica), packet, "send")
 
     def answer(self, client: bytes, session: int | None, packet: Packet) -> None:
         """To every client with this key."""
-        self._deliver(self._peers.clients(client), packet)
+        self._deliver(self._peers.clients(client), packet, "answer")
 
-    def _deliver(self, receivers: list[Endpoint], packet: Packet) -> None:
-        raw = encode_packet(packet)
+    def _deliver(self, receivers: list[Endpoint], packet: Packet, verb: str) -> None:
+        raw, kind = encode_packet(packet), f"{verb} {name_of(packet)}"
         for number, receiver in enumerate(receivers):
-            self._fuse.step()
+            self._fuse.step(kind)
             if number == 0:
                 self._sent(packet)
             self._network.send(self._endpoint, receiver, raw)
+
+
+def name_of(packet: Packet) -> str:
+    """The message that `packet` is, or carries."""
+    if isinstance(packet, Envelope):
+        return _BODIES[packet.body[_TAG_AT]]
+    return type(packet).__name__

@@ -65,6 +65,12 @@ class Workload:
         value = self._value()
         return self._call(Action.PUT, key, encode(Put(key, value)), argument=value)
 
+    def put_many(self, key: bytes, others: int) -> Call:
+        """A write of a new value that changes as many other keys, which nobody reads, as well."""
+        value = self._value()
+        puts = [Put(key, value), *(Put(b"other-%d" % number, value) for number in range(others))]
+        return self._call(Action.PUT, key, encode(Txn((), tuple(puts), ())), argument=value)
+
     def get(self, key: bytes, *, fast: bool) -> Call:
         """A read, ordered or `fast`."""
         return self._call(Action.GET, key, encode(Range(key)), fast=fast)

@@ -188,3 +188,19 @@ def test_a_confirmed_replica_is_not_stopped_by_late_answers(cores: Cores) -> Non
 @pytest.mark.rule("R41")
 def test_a_connection_that_opens_is_greeted(cores: Cores) -> None:
     assert cores.step(ME, events.PeerConnected(1)).sends
+
+
+@pytest.mark.rule("R41")
+def test_one_that_starts_is_reminded_of_the_starts_of_others(cores: Cores) -> None:
+    """In their own words, so that nobody can put a number into another one's mouth."""
+    began = cores.envelope(3, Incarnation(3, 4, 5, True))
+    cores.receive(0, Incarnation(3, 4, 5, True))
+    cores.restart(0)
+    [(_, answer)] = sent(cores.receive(0, Incarnation(ME, 1, NONCE, False)), IncarnationSeen)
+    assert isinstance(answer, IncarnationSeen)
+    assert answer.starts == (began,)
+    cores.receive(ME, answer)
+    cores.restart(ME)
+    [(_, answer)] = sent(cores.receive(ME, Incarnation(3, 1, 8, False)), IncarnationSeen)
+    assert isinstance(answer, IncarnationSeen)
+    assert answer.highest == 4

@@ -5,7 +5,7 @@ from cores import SMALL, Cores, reasons, sent
 
 from pbft.core import events
 from pbft.core.output import Output
-from pbft.messages import Proposal, Recovery, Suspect
+from pbft.messages import Incarnation, Proposal, Recovery, Suspect
 
 AMNESIAC = 3
 GOAL = SMALL.window
@@ -95,7 +95,7 @@ def test_a_replica_gets_a_new_goal_only_once_in_a_while(cores: Cores) -> None:
 
 @pytest.mark.rule("R41")
 def test_a_recovery_of_an_earlier_start_gets_no_help(cores: Cores) -> None:
-    cores.receive(0, recovery(number=2))
+    cores.receive(0, Incarnation(AMNESIAC, 2, 7, True))
     assert reasons(cores.receive(0, recovery(number=1))) == ["recovery-of-an-earlier-start"]
 
 

@@ -83,6 +83,7 @@ said = st.one_of(
         numbers,
         numbers,
         numbers,
+        st.just(()),
     ),
     st.builds(Recovery, me, numbers, numbers, numbers),
     st.builds(ViewChange, me, numbers, st.just(0), digests, st.just(()), st.just(())),

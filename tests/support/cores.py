@@ -50,9 +50,10 @@ def seen(
     *,
     voted: tuple[int, int] = (0, 0),
     at: tuple[int, int] = (0, 0),
+    starts: tuple[Envelope, ...] = (),
 ) -> IncarnationSeen:
     """The answer of `replica`, which is at (view, seq), about one that has `voted` up to such."""
-    return IncarnationSeen(replica, about, nonce, highest, *voted, *at)
+    return IncarnationSeen(replica, about, nonce, highest, *voted, *at, starts)
 
 
 def _lose_nothing(_sender: int, _receiver: int, _packet: Packet) -> bool:

@@ -173,7 +173,7 @@ class Target:
             FetchState(2, 4, (b"\x00", b"\x01\x02")),
             StateNodes(2, summary, (TreeNode(b"\x00", (D,) * 16, ()),)),
             Incarnation(2, 1, 5, True),
-            IncarnationSeen(2, 1, 7, 0, 0, 0, 0, 0),
+            IncarnationSeen(2, 1, 7, 0, 0, 0, 0, 0, ()),
             Recovery(2, 1, 0, 0),
             Request(me, 1, 1, 0, False, (b"op",)),
             Read(me, 1, 0, (b"op",)),
