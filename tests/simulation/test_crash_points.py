@@ -12,7 +12,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pbft.codec import decode_body
-from pbft.core.incarnation import Incarnations
 from pbft.core.log import Log
 from pbft.core.view_change import ViewChanges
 from pbft.messages import Envelope, NewView, Packet
@@ -183,17 +182,6 @@ def leaving_a_view_is_not_written_down(patch: Patch) -> None:
     patch.setattr(ViewChanges, "_persist", lambda self: persist(self) if self.active else None)
 
 
-def starts_of_others_are_forgotten_at_a_restart(patch: Patch) -> None:
-    restore = Incarnations.restore
-
-    def forgetful(self: Incarnations, starts: Any, lost: bool) -> None:
-        me = self._context.id
-        own = [start for start in starts if decode_body(start.body).replica == me]  # type: ignore[union-attr]
-        restore(self, own, lost)
-
-    patch.setattr(Incarnations, "restore", forgetful)
-
-
 class Mutant(Struct, frozen=True):
     """A bug, the kind of points at which it shows, and what the checkers then say."""
 
@@ -208,7 +196,6 @@ MUTANTS = (
     Mutant(a_transfer_is_not_marked_on_disk, "transfer install, kept", ("disk",)),
     Mutant(a_commit_is_not_written_down, "send Suspect", ("promise",)),
     Mutant(leaving_a_view_is_not_written_down, "send ViewChange", ("promise",)),
-    Mutant(starts_of_others_are_forgotten_at_a_restart, "execution, after", ("promise",)),
 )
 
 
