@@ -123,7 +123,7 @@ def test_a_replica_whose_state_is_damaged_fetches_it_from_the_others(
     asyncio.run(load_up(cluster, 100))
     cluster.kill([VICTIM])
     file = cluster.data / f"replica-{VICTIM}" / "state" / "data.mdb"
-    flip_all(file, b"unique/")
+    flip_all(file, b"ledger/")
     ended = pbft("inspect", cluster.data / f"replica-{VICTIM}")
     assert ended.returncode == 1
     assert "damaged: " in ended.stdout
@@ -164,7 +164,7 @@ def test_a_replica_that_reads_what_it_has_not_written_stops_and_repairs_itself(
     cluster = make_cluster()
     asyncio.run(load_up(cluster, 100))
     file = cluster.data / f"replica-{VICTIM}" / "state" / "data.mdb"
-    flip_all(file, b"unique/")
+    flip_all(file, b"ledger/")
     stopped = f"pbft: replica {VICTIM} stopped: the disk does not hold what was written to it"
     asyncio.run(written(cluster.log, stopped))
     cluster.processes.stop(VICTIM)  # it ends by itself; this waits for it
