@@ -66,6 +66,7 @@ __attribute__((constructor)) static void begin(void) {
     record = (int)syscall(SYS_openat, AT_FDCWD, to, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     if (record < 0) abort();
     under = prefix;
+    unsetenv("LD_PRELOAD");  /* a process that it starts has other numbers for its files */
 }
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
