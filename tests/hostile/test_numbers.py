@@ -78,7 +78,7 @@ said = st.one_of(
         me,
         st.integers(0, MAX_REPLICAS - 1),
         numbers,
-        numbers,
+        st.just(0) | numbers,
         numbers,
         numbers,
         numbers,
