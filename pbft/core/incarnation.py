@@ -29,6 +29,7 @@ from pbft.core.timers import Timers
 from pbft.messages import Envelope, Incarnation, IncarnationSeen, Verified
 
 ANNOUNCE = "incarnation"
+HIGHEST = 2**63 - 1  # of the numbers that a message can name: a liar may have reached it
 ANSWERS_PER_SECOND, ANSWERS_BURST = 32, 32
 """To one peer: each costs a signature, and for a start that has begun a write to the disk."""
 
@@ -203,7 +204,8 @@ class Incarnations:
             return []
         reached = self._enough([first.reached for first in self._first.values()])
         view = self._enough([first.view for first in self._first.values()])
-        return [Forgotten(reached + self._context.parameters.window, view)]
+        above = reached + self._context.parameters.window
+        return [Forgotten(min(above, HIGHEST), view)]
 
     def _begin(self, now: Instant) -> None:
         self._begun = True
