@@ -26,6 +26,7 @@ TITLES = (
     "reachable",
     "view",
     "primary",
+    "votes",
     "executed",
     "stable",
     "window",
@@ -53,6 +54,8 @@ class Report(Struct, frozen=True):
     view: Number
     primary: ReplicaId
     active: bool
+    voting: bool
+    amnesiac: bool
     last_executed: Number
     stable_checkpoint: Number
     low_watermark: Number
@@ -165,8 +168,15 @@ def _row(answer: Answer) -> list[str]:
         "yes",
         str(report.view) if report.active else f"{report.view} (changing)",
         str(report.primary),
+        _votes(report),
         str(report.last_executed),
         str(report.stable_checkpoint),
         f"{report.low_watermark}..{report.high_watermark}",
         report.state_digest[:DIGEST_SHOWN],
     ]
+
+
+def _votes(report: Report) -> str:
+    if report.amnesiac:
+        return "has forgotten"
+    return "yes" if report.voting else "no"
