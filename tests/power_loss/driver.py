@@ -66,8 +66,8 @@ class RealDisk:
         self.opened = open_data_directory(
             self._path, self._config.cluster_id, REPLICA, fresh_ok=True, durable=self._durable
         )
-        machine._log = AnnouncedDatabase(self.opened.log, "log", TABLES)
-        machine._state = AnnouncedDatabase(self.opened.state, "state", STATE_TABLES)
+        machine.log_disk = AnnouncedDatabase(self.opened.log, "log", TABLES)
+        machine.state_disk = AnnouncedDatabase(self.opened.state, "state", STATE_TABLES)
 
     def close(self) -> None:
         """Close it, as a node does when it was asked to stop."""

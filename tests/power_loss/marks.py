@@ -6,7 +6,7 @@ replay knows of every moment what must be on the disk, and what may be.
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import msgspec
@@ -63,6 +63,10 @@ class AnnouncedDatabase:
     def snapshot(self) -> Snapshot:
         return self._database.snapshot()
 
+    @property
+    def crowded(self) -> bool:
+        return self._database.crowded
+
     def close(self) -> None:
         self._database.close()
 
@@ -93,6 +97,10 @@ class AnnouncedTransaction:
     def delete(self, table: str, key: bytes) -> None:
         self._writes.append((table, key, None))
         self._transaction.delete(table, key)
+
+    def write(self, table: str, changes: Mapping[bytes, bytes | None]) -> list[bytes]:
+        self._writes += [(table, key, value) for key, value in changes.items()]
+        return self._transaction.write(table, changes)
 
     def commit(self) -> None:
         say(Mark("begun", self._name, self._writes))
