@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from bad_disk import a_byte, a_page, a_page_of_noise, the_end
 
 from client.kv import KV
 from tests.processes.conftest import SHORT_WINDOW, MakeCluster, finish, start
@@ -28,7 +29,6 @@ from tests.processes.running import (
     voting,
     written,
 )
-from tests.storage.test_bad_files import a_byte, a_page, a_page_of_noise, the_end
 
 PAGE = 4096
 VICTIM = 2
