@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from bad_disk import Content, content, open_it, write
 
+from pbft.storage import inspection
 from pbft.storage.database import Database
+from pbft.storage.examine import Findings, examine
 from pbft.storage.lmdb_database import LmdbDatabase
 from pbft.storage.memory_database import MemoryDatabase
 from pbft.storage.state_store import StateStore
@@ -65,3 +67,17 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Content]:
 def data(original: tuple[Path, Content], tmp_path: Path) -> Path:
     """A copy to be spoiled."""
     return shutil.copytree(original[0], tmp_path / "data")
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Examine here: a hundred processes take long."""
+
+    class Here:
+        def __init__(self, kind: str, file: Path) -> None:
+            self.findings: Callable[[], Findings] = lambda: examine(kind, file)
+
+        def cancel(self) -> None:
+            """It was not even begun."""
+
+    monkeypatch.setattr(inspection, "Examination", Here)

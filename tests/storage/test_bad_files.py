@@ -25,27 +25,13 @@ from pbft.storage.clean_stop import NOTE_NAME
 from pbft.storage.data_directory import open_data_directory
 from pbft.storage.database import StorageFailure, reading, writing
 from pbft.storage.directory_lock import UnusableDirectory
-from pbft.storage.examine import LOG_TABLES, Examination, Findings, examine
+from pbft.storage.examine import LOG_TABLES, Examination, examine
 from pbft.storage.inspection import DamagedLog, MissingData, TooLarge
 from pbft.storage.seal import Seal
 from pbft.storage.state_store import StateStore
 from pbft.storage.store_identity import WrongDirectory, WrongFormat
 
 IMAGES = 120
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Examine here: a hundred processes take long."""
-
-    class Here:
-        def __init__(self, kind: str, file: Path) -> None:
-            self.findings: Callable[[], Findings] = lambda: examine(kind, file)
-
-        def cancel(self) -> None:
-            """It was not even begun."""
-
-    monkeypatch.setattr(inspection, "Examination", Here)
 
 
 # --- spoiling -------------------------------------------------------------------------------------
