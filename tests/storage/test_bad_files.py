@@ -31,7 +31,7 @@ from pbft.storage.seal import Seal
 from pbft.storage.state_store import StateStore
 from pbft.storage.store_identity import WrongDirectory, WrongFormat
 
-IMAGES = 120
+IMAGES = 60
 
 
 # --- spoiling -------------------------------------------------------------------------------------
