@@ -11,6 +11,7 @@ from pbft.cli.errors import CliError, Interrupted
 from pbft.cli.workers import run_all, watched
 from pbft.simulation.crash_points import (
     REPLICAS,
+    SEED,
     CrashRun,
     Kill,
     Points,
@@ -26,7 +27,7 @@ _number = click.IntRange(min=1)
 
 
 @click.command(name="crash-points")
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0), help="Of timing.")
+@click.option("--seed", default=SEED, show_default=True, type=click.IntRange(0), help="Of timing.")
 @click.option("--pairs", type=_number, metavar="N", help="Then two kills: every N-th of all pairs.")
 @click.option("--replica", type=_replica, help="One run alone: kill this replica ...")
 @click.option("--point", type=_number, help="... at this one of its points ...")
@@ -106,7 +107,7 @@ def _command(run: CrashRun, seed: int) -> str:
     """What to type to see it again."""
     kill = run.kill
     assert kill is not None
-    options = "" if seed == 1 else f" --seed {seed}"
+    options = "" if seed == SEED else f" --seed {seed}"
     options += f" --replica {kill.replica} --point {kill.point}"
     options += "" if kill.again is None else f" --again {kill.again}"
     options += "".join(f" --with {other}" for other in kill.others)
