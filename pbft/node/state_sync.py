@@ -49,10 +49,10 @@ class PinnedCheckpoints:
         if old := self._pins.pop(seq, None):
             old.state.close()
         self._pins[seq] = Pin(state, now)
-        for seq in sorted(self._pins)[: -1 if state.crowded else -PINNED_CHECKPOINTS]:
+        for old_seq in sorted(self._pins)[: -1 if state.crowded else -PINNED_CHECKPOINTS]:
             full = state.crowded or len(self._pins) > MAX_PINS
-            if full or not _in_use(self._pins[seq], now):
-                self._pins.pop(seq).state.close()
+            if full or not _in_use(self._pins[old_seq], now):
+                self._pins.pop(old_seq).state.close()
 
     def use(self, seq: int, now: int) -> PinnedState | None:
         """The state after `seq`, if it is kept; from `now` (µs) on it stays so for a while.
@@ -115,8 +115,10 @@ class StateServer:
 
     def work(self, counters: Counter[str]) -> None:
         """Give one answer, if it is time."""
+        if not self._waiting:
+            return
         began = self._clock.now().mono
-        if not self._waiting or began < self._not_before:
+        if began < self._not_before:
             return
         for peer, fetch in list(self._waiting.items()):
             if self._budgets.spend(peer, PATH_COST_BYTES * len(fetch.paths), began):
