@@ -27,7 +27,9 @@ _number = click.IntRange(min=1)
 
 
 @click.command(name="crash-points")
-@click.option("--seed", default=SEED, show_default=True, type=click.IntRange(0), help="Of timing.")
+@click.option(
+    "--seed", default=SEED, show_default=True, type=click.IntRange(min=0), help="Of timing."
+)
 @click.option("--pairs", type=_number, metavar="N", help="Then two kills: every N-th of all pairs.")
 @click.option("--replica", type=_replica, help="One run alone: kill this replica ...")
 @click.option("--point", type=_number, help="... at this one of its points ...")

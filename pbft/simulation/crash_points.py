@@ -21,7 +21,8 @@ from pbft.simulation.runner import check_end, judge, unfinished
 from pbft.simulation.scenario import CALM, Scenario
 
 REPLICAS = 4
-SEED = 2  # of the usual story
+SEED = 2
+"""Its story has everything: a view change with prepared requests, too."""
 LONGEST = (5 * MILLISECOND, 50 * MILLISECOND, 600 * MILLISECOND)
 LAGGARD, RESTARTED = 3, 2
 ENTRIES = 40  # more than one bucket of the state's tree holds

@@ -34,17 +34,18 @@ class Note(Struct):
 
 
 def leave_note(directory: Path, files: Mapping[str, Path]) -> None:
-    """Note that these files, closed now, are whole. Raises OSError."""
+    """Note that these files, closed now, are whole. Raises OSError.
+
+    A note that the power tears says nothing, or names checksums that no file has.
+    """
     if sum(file.stat().st_size for file in files.values()) > MAX_BYTES:
         return
     checksums = {name: _checksums(file) for name, file in files.items()}
     note = msgspec.json.encode(Note(FORMAT, checksums))
-    new = directory / f"{NOTE_NAME}.new"
-    with new.open("wb") as handle:
+    with (directory / NOTE_NAME).open("wb") as handle:
         handle.write(note)
         handle.flush()
         os.fsync(handle.fileno())
-    new.replace(directory / NOTE_NAME)
     sync_directory(directory)
 
 

@@ -70,7 +70,7 @@ def test_every_failing_run_prints_exactly_one_command_that_replays_it(
 ) -> None:
     monkeypatch.setattr(f"{MODULE}.run_with", failing)
     monkeypatch.setattr(f"{MODULE}.run_all", in_this_process)
-    result = crash_points("--seed", "3", "--pairs", "200")
+    result = crash_points("--seed", "1", "--pairs", "200")
     assert result.exit_code == 1
     commands = re.findall(
         r"^replay it with: pbft simulate crash-points (.*)$", result.stdout, re.MULTILINE
@@ -78,7 +78,7 @@ def test_every_failing_run_prints_exactly_one_command_that_replays_it(
     failures = re.findall(r"^FAILED, killed at '.*: promise: none$", result.stdout, re.MULTILINE)
     assert len(commands) == len(failures) > 4
     assert result.stderr == f"pbft: {len(commands)} of {len(commands)} runs failed\n"
-    assert commands[0] == "--seed 3 --replica 0 --point 1"
+    assert commands[0] == "--seed 1 --replica 0 --point 1"
     assert any("--again" in command for command in commands)
     again = crash_points(*commands[-1].split())
     assert again.exit_code == 1

@@ -20,7 +20,8 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 SHELL = [text for language, text in BLOCKS if language == "sh"]
 PYTHON = [text for language, text in BLOCKS if language == "python"]
-MAKE, SERVE, TOUR, TALLY, LEDGER, LEDGER_CLIENT, _INSTALL, MACHINES, MACHINE, FAULTY = SHELL
+MAKE, SERVE, TOUR, PROOFS, LOSS, RESTORE, *OTHERS = SHELL
+TALLY, LEDGER, LEDGER_CLIENT, _INSTALL, MACHINES, MACHINE, FAULTY = OTHERS
 ASYNC, SYNC, APPLICATION, APPLICATION_CLIENT = PYTHON
 
 
@@ -57,9 +58,9 @@ class Site:
         self.shell(f"python -c {shlex.quote(program)}")
 
     @contextmanager
-    def running(self, command: str, cwd: Path | None = None) -> Iterator[None]:
-        """Run a command in the foreground, as in a terminal of its own, and press Ctrl-C."""
-        last = f"exec {command.strip().splitlines()[-1]}"
+    def running(self, commands: str, cwd: Path | None = None) -> Iterator[None]:
+        """Run the last command in the foreground, as in a terminal of its own, and press Ctrl-C."""
+        last = f"exec {commands.strip().splitlines()[-1]}"
         process = subprocess.Popen(
             ["bash", "-c", self._adapt(last)], cwd=cwd or self.folder, start_new_session=True
         )
@@ -75,7 +76,7 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     site = Site(tmp_path_factory.mktemp("readme"))
-    site.shell("\n".join(SERVE.splitlines()[:-1]))
+    site.shell(all_but_the_last(SERVE))
     return site
 
 
@@ -85,15 +86,44 @@ def test_make_has_the_two_commands() -> None:
         assert line.split()[1] in targets
 
 
-def test_the_tour_and_the_library_work_as_printed(site: Site) -> None:
+def all_but_the_last(commands: str) -> str:
+    return "\n".join(commands.splitlines()[:-1])
+
+
+RECOVERED = """
+import asyncio
+from pathlib import Path
+from tests.processes.running import ready, until
+from pbft import Client
+
+async def main() -> None:
+    async with Client.connect("keys/mine/cluster.toml", "keys/mine/client-0.pem") as client:
+        found = await until(client, range(4), ready)
+        assert found[2]["stable_checkpoint"] > 256, "above all that it may have voted for"
+
+asyncio.run(main())
+"""
+
+
+def test_the_tour_the_library_proofs_backups_and_lost_disks_work_as_printed(site: Site) -> None:
     with site.running(SERVE):
         printed = site.shell(TOUR)
         site.python(ASYNC)
         site.python(SYNC)
+        site.shell("pbft bench --keys keys/mine --clients 1 --duration 1")  # a checkpoint is there
+        proved = site.shell(PROOFS)
     assert "\nblue\nsucceeded\nput\n" in printed
     assert "color\tgreen" in printed
     assert printed.count("yes") == 4
     assert "20 seeds, 0 failures" in printed
+    assert "\nvalue   " in proved
+    assert proved.count("of 4 replicas") == 2
+    assert "seen" in site.shell(all_but_the_last(LOSS))
+    with site.running(LOSS):
+        site.python(RECOVERED)
+    site.shell(all_but_the_last(RESTORE))
+    with site.running(RESTORE):
+        assert site.shell("pbft kv --keys keys/new get color")
 
 
 def test_an_application_of_ones_own_works_as_printed(site: Site) -> None:

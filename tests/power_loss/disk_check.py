@@ -10,8 +10,10 @@ from unittest.mock import patch
 
 from msgspec import Struct
 
+from pbft.codec import decode_body, encode
+from pbft.core.incarnation import starts_in
 from pbft.core.records import TABLES, incarnations_write
-from pbft.messages import Envelope
+from pbft.messages import Envelope, Incarnation
 from pbft.node.log_store import LogStore
 from pbft.storage import inspection
 from pbft.storage.data_directory import open_data_directory
@@ -52,7 +54,10 @@ def commit_once(log: Database, state: Database) -> None:
     """One more transaction in each, as the next start of the replica would make it."""
     records = LogStore(log)
     starts = records.restore().incarnations
-    records.add([incarnations_write((*starts, Envelope(b"one more", bytes(64))))])
+    others = [start for start in starts if decode_body(start.body).replica != REPLICA]
+    number = starts_in(starts).get(REPLICA, 0) + 1
+    begun = Envelope(encode(Incarnation(REPLICA, number, 0, True)), bytes(64))
+    records.add([incarnations_write((*others, begun))])
     records.commit()
     store = StateStore(state)
     if store.transfer_target is not None:
@@ -110,6 +115,8 @@ def _check_once(path: Path, cluster_id: bytes, allowed: Allowed) -> str:
     try:
         if not allowed.first_start and directory.created:
             raise Lost("it calls itself new")
+        if directory.discarded:
+            raise Lost(f"it begins its state anew: {directory.discarded}")
         found = content_of(directory.log, TABLES)
         newest = _find("log", found, allowed.log, allowed.first_start)
         state = content_of(directory.state, STATE_TABLES)

@@ -29,7 +29,7 @@ class Change(NamedTuple):
     """Something that was done to an inode and is not yet durable.
 
     `data` is written at `at`; without it the size becomes `at`, or at least `at` if it `grows`; in
-    a directory `name` becomes `inode` (None: it is removed), and at the same moment `gone` goes.
+    a directory `name` becomes `inode` (None: it is removed).
     """
 
     of: int
@@ -38,7 +38,6 @@ class Change(NamedTuple):
     grows: bool = False
     name: str = ""
     inode: int | None = None
-    gone: str = ""
 
     @property
     def sectors(self) -> int:
@@ -85,7 +84,6 @@ class State:
 
     def _rename(self, change: Change) -> None:
         names = self.directories[change.of]
-        names.pop(change.gone, None)
         if change.inode is None:
             names.pop(change.name, None)
         else:
@@ -168,8 +166,6 @@ class Disk:
             self._named(call.payload, self._new(None))
         elif call.kind == "U":
             self._named(call.payload, None)
-        elif call.kind == "R":
-            self._renamed(call.payload)
         elif call.kind in ("W", "T", "M"):
             self._changed(call)
         return call.kind == "S" or (call.kind == "W" and self._is_synchronous(call.fd))
@@ -209,12 +205,6 @@ class Disk:
     def _named(self, path: bytes, inode: int | None) -> None:
         parent, name = self._parent(path)
         self._add(Change(parent, name=name, inode=inode))
-
-    def _renamed(self, paths: bytes) -> None:
-        (parent, old), (to, new) = map(self._parent, paths.split(b"\0"))
-        assert parent == to, "the replay knows no rename into another directory"
-        inode = self.seen.directories[parent][old]
-        self._add(Change(parent, name=new, inode=inode, gone=old))
 
     def _changed(self, call: Call) -> None:
         inode, _, name = self._open[call.fd]

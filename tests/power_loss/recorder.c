@@ -263,18 +263,6 @@ int unlinkat(int dir, const char *path, int flags) {
     return failed;
 }
 
-int rename(const char *path, const char *to) {
-    char both[8192];
-    if (!below(path)) return REAL(rename)(path, to);
-    int length = snprintf(both, sizeof both, "%s%c%s", path, 0, to);
-    if (length >= (int)sizeof both) abort();
-    LOCK();
-    int failed = REAL(rename)(path, to);
-    if (!failed) note('R', -1, 0, both, (size_t)length);
-    UNLOCK();
-    return failed;
-}
-
 static void unsupported(const char *name) {
     LOCK();
     note('X', -1, 0, name, strlen(name));
@@ -286,6 +274,7 @@ static void unsupported(const char *name) {
         if (below(path)) unsupported(#name);                            \
         return REAL(name) arguments;                                    \
     }
+PATH_UNSUPPORTED(rename, (const char *path, const char *to), (path, to))
 PATH_UNSUPPORTED(link, (const char *path, const char *to), (path, to))
 PATH_UNSUPPORTED(truncate, (const char *path, off_t size), (path, size))
 

@@ -30,7 +30,6 @@ class Call(NamedTuple):
     M  mapped `fd` so that memory writes reach the file
     D  made the directory `payload`
     U  removed the name `payload`
-    R  renamed: `payload` has the old path and the new one, with a zero byte between
     K  a mark: see marks.py
     X  called `payload`, which the replay does not know
     """
