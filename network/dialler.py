@@ -21,8 +21,9 @@ class Dialler:
     """A connection to the holder of one public key, dialled again whenever it is lost.
 
     It waits 50 ms at first, twice as long after each failure, 2 s at most, each time shortened at
-    random by up to a half. A connection that held for longer than that starts this over. Nothing is
-    queued while there is no connection: whoever sends knows what is worth sending again.
+    random by up to a half. A connection that held for longer than that starts this over, and so
+    does `hasten`. Nothing is queued while there is no connection: whoever sends knows what is worth
+    sending again.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Dialler:
         self._counters = counters
         self._connection: Connection | None = None  # once it is authenticated
         self._attempt: tuple[Connection, asyncio.Future[None]] | None = None
+        self._hastened = asyncio.Event()
         self._dialling = asyncio.create_task(self._dial_for_ever())
 
     def send(self, payload: bytes) -> bool:
@@ -55,6 +57,10 @@ class Dialler:
             self._counters[DISCONNECTED] += 1
             return False
         return self._connection.send(payload)
+
+    def hasten(self) -> None:
+        """The other is there: if it is not connected, dial it now."""
+        self._hastened.set()
 
     def close(self) -> None:
         """Close the connection and dial no more. Idempotent."""
@@ -78,8 +84,18 @@ class Dialler:
         while True:
             if await self._dial() > LAST_RETRY_SECONDS:
                 delay = FIRST_RETRY_SECONDS
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-            delay = min(2 * delay, LAST_RETRY_SECONDS)
+            hastened = await self._pause(delay * random.uniform(0.5, 1.0))
+            delay = FIRST_RETRY_SECONDS if hastened else min(2 * delay, LAST_RETRY_SECONDS)
+
+    async def _pause(self, seconds: float) -> bool:
+        """Wait so long, or until it is hastened: whether it was."""
+        self._hastened.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._hastened.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def _dial(self) -> float:
         """One connection, from its beginning to its end. Returns the seconds that it held."""

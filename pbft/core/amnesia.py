@@ -32,6 +32,10 @@ class Amnesia:
             self.goal = lower
             self._outbox.persist.append(amnesia_write(lower))
 
+    def lost_more(self) -> None:
+        """The disk has forgotten since it noted its goal: that one is too low now."""
+        self.goal = None
+
     def ask(self, number: int) -> None:
         """Ask for help under the `number` of this start."""
         if self.goal is not None:

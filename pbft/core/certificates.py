@@ -155,12 +155,15 @@ def check_new_view_shape(quorum: Quorum, window: int, body: NewView) -> tuple[Vi
 
 
 def check_starts(quorum: Quorum, body: IncarnationSeen) -> None:
-    """That it reminds of at most one start of each replica (R41)."""
+    """That it reminds of at most one start of each replica, and invents none (R41)."""
     if len(body.starts) > quorum.n:
         raise InvalidCertificate("more starts than replicas")
     starts = [opened(envelope, Incarnation) for envelope in body.starts]
-    if len({start.replica for start in starts}) != len(starts):
+    numbers = {start.replica: start.number for start in starts}
+    if len(numbers) != len(starts):
         raise InvalidCertificate("two starts of one replica")
+    if numbers.get(body.about, 0) != body.highest:
+        raise InvalidCertificate("a start that is not shown in the replica's own words")
     if not all(start.begun for start in starts):
         raise InvalidCertificate("a start that has not begun")
 

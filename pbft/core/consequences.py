@@ -124,6 +124,7 @@ class Consequences(Parts):
 
     def _memory_lost(self, _fact: incarnation.MemoryLost, _now: Instant) -> None:
         self.gate.silence(FORGOTTEN)
+        self.amnesia.lost_more()
         self._outbox.note("memory-lost", starts=self.incarnations.known(self._context.id))
 
     def _forgotten(self, fact: incarnation.Forgotten, _now: Instant) -> None:

@@ -110,8 +110,8 @@ class Inbox(Consequences):
         self.transfer.on_nodes(message, now)
         self.queue.paused = self.queue.paused or self.transfer.begun
 
-    def _incarnation(self, message: Verified[Incarnation], _now: Instant) -> None:
-        self.incarnations.on_incarnation(message, self.views.view, self._reached)
+    def _incarnation(self, message: Verified[Incarnation], now: Instant) -> None:
+        self.incarnations.on_incarnation(message, self.views.view, self._reached, now)
 
     def _incarnation_seen(self, message: Verified[IncarnationSeen], now: Instant) -> None:
         self._facts(self.incarnations.on_seen(message, now), now)
@@ -122,13 +122,24 @@ class Inbox(Consequences):
         if body.number < self.incarnations.known(body.replica):
             self._outbox.reject("recovery-of-an-earlier-start", body.replica)
             return
-        refusal = self.recoveries.refusal(body, self._reached, self.views.view, now)
+        refusal = self.recoveries.refusal(message, self._reached, self.views.view, now)
         if refusal is not None:
             self._outbox.reject(refusal, body.replica)
+        elif not self.recoveries.blames(body.replica, self.views.view):
+            return
         elif self.checkpoints.stable_seq <= body.above_seq:
             self.suspicion.request_waits(now)
         elif self.ordering.active and self.views.view <= body.above_view:
             self._facts(self.suspicion.suspect(now), now)
+
+    def _passed_on(self, message: Verified[Recovery], peer: int, now: Instant) -> None:
+        """Go by the RECOVERY that the primary goes by, or its empty batches would be refused."""
+        if peer != self.ordering.primary or not self.ordering.active:
+            self._outbox.reject("recovery-not-from-the-primary", peer)
+            return
+        refusal = self.recoveries.on_passed_on(message, self._reached, self.views.view, now)
+        if refusal is not None:
+            self._outbox.reject(refusal, peer)
 
     def _read(self, message: Verified[Read], _now: Instant) -> None:
         allowed = self.may_read(message.body.at_least)

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from pbft.codec import decode_body
+from pbft.core.budget import Budgets
 from pbft.core.context import Context, Instant, microseconds
 from pbft.core.output import Outbox
 from pbft.core.records import incarnations_write
@@ -28,7 +29,9 @@ from pbft.core.timers import Timers
 from pbft.messages import Envelope, Incarnation, IncarnationSeen, Verified
 
 ANNOUNCE = "incarnation"
-MOST_STARTS = 2**32  # more than this between two answers of one peer are a lie
+HIGHEST = 2**63 - 1  # of the numbers that a message can name: a liar may have reached it
+ANSWERS_PER_SECOND, ANSWERS_BURST = 32, 32
+"""To one peer: each costs a signature, and for a start that has begun a write to the disk."""
 
 
 class Promised(Struct, frozen=True):
@@ -69,6 +72,7 @@ class Incarnations:
         self._heard: dict[int, Promised] = {}
         self._answers: dict[int, IncarnationSeen] = {}
         self._first: dict[int, IncarnationSeen] = {}  # of each peer since this start
+        self._budgets = Budgets[int](ANSWERS_PER_SECOND, ANSWERS_BURST)
         self._lost = False
         self._promised = Promised()
         self._number = self._nonce = 0
@@ -108,12 +112,17 @@ class Incarnations:
             last = last or Promised()
             self._heard[replica] = Promised(max(view, last.view), max(seq, last.seq))
 
-    def on_incarnation(self, message: Verified[Incarnation], view: int, reached: int) -> None:
+    def on_incarnation(
+        self, message: Verified[Incarnation], view: int, reached: int, now: Instant
+    ) -> None:
         """Tell a peer what is known of it here; remember durably what it has begun.
 
         `view` and `reached`, the highest sequence number executed, are this replica's own.
         """
         body = message.body
+        if not self._budgets.spend(body.replica, 1, now.mono):
+            self._outbox.reject("incarnation-over-quota", body.replica)
+            return
         self._remember(message.envelope)
         heard = self._heard.get(body.replica, Promised())
         answer = IncarnationSeen(
@@ -145,8 +154,9 @@ class Incarnations:
     # -- for this replica
 
     def expects(self, body: IncarnationSeen) -> bool:
-        """Whether this answers the question of this start."""
-        return body.about == self._context.id and body.nonce == self._nonce
+        """Whether this answers the question of this start, and may still tell something."""
+        answers = body.about == self._context.id and body.nonce == self._nonce
+        return answers and not (self.confirmed and body.replica in self._first)
 
     def on_seen(self, message: Verified[IncarnationSeen], now: Instant) -> list[Fact]:
         """Count the answers, one per replica."""
@@ -171,9 +181,8 @@ class Incarnations:
             self._begin(now)
         elif len(answers) + 1 >= quorum.q and news >= quorum.w:
             self._lost = True
-            own = self.known(self._context.id)
-            least = [min(answer.highest, own + MOST_STARTS) for answer in answers]
-            self._number = max(self._number, self._enough(least) + 1)
+            # Nobody can make this up: each number was shown in this replica's own signed words.
+            self._number = max(self._number, *(answer.highest + 1 for answer in answers))
             self._begin(now)
             return [MemoryLost()]
         return []
@@ -195,7 +204,8 @@ class Incarnations:
             return []
         reached = self._enough([first.reached for first in self._first.values()])
         view = self._enough([first.view for first in self._first.values()])
-        return [Forgotten(reached + self._context.parameters.window, view)]
+        above = reached + self._context.parameters.window
+        return [Forgotten(min(above, HIGHEST), view)]
 
     def _begin(self, now: Instant) -> None:
         self._begun = True

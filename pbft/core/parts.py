@@ -137,7 +137,7 @@ class Parts:
 
     @property
     def _occasion(self) -> ordering.Occasion:
-        fill_up_to = self.recoveries.fill_up_to(self.checkpoints.stable_seq)
+        fill_up_to = self.recoveries.accept_up_to(self.checkpoints.stable_seq)
         return ordering.Occasion(self.queue.executed, self._next_deadline, fill_up_to)
 
     def may_read(self, at_least: int) -> bool:

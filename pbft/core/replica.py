@@ -26,7 +26,7 @@ from pbft.core.inbox import Inbox
 from pbft.core.output import Output
 from pbft.core.parts import DIVERGED, FORGOTTEN, Foundation
 from pbft.core.requests import Waiting
-from pbft.messages import Batch, Request
+from pbft.messages import Batch, Recovery, Request
 
 STUCK_HEARTBEATS = 3
 
@@ -80,6 +80,7 @@ class Replica(Inbox):
     def _turn_ended(self, _event: events.TurnEnded, now: Instant) -> None:
         """A primary proposes whenever a slot of the pipeline is free (no timer, no delay)."""
         self._try_to_recover(now)
+        self._pass_on_recoveries()
         depth = self._context.parameters.pipeline_depth
         while self.ordering.leading and not self.gate.silent:
             seq = self.ordering.next_seq
@@ -92,8 +93,15 @@ class Replica(Inbox):
 
     def _empty_due(self, seq: int, now: Instant) -> bool:
         """A deadline of the state has come (R12), or a replica that recovers needs it (R41)."""
-        occasion = self._occasion
-        return seq <= occasion.fill_up_to or occasion.tick_due(seq, now.wall)
+        fill_up_to = self.recoveries.fill_up_to(self.checkpoints.stable_seq)
+        return seq <= fill_up_to or self._occasion.tick_due(seq, now.wall)
+
+    def _pass_on_recoveries(self) -> None:
+        """First of all the backups must know why there will be empty batches (R41)."""
+        if self.ordering.leading and not self.gate.silent:
+            stable, view = self.checkpoints.stable_seq, self.views.view
+            for envelope in self.recoveries.to_pass_on(stable, view):
+                self._outbox.send(None, envelope)
 
     def _try_to_recover(self, now: Instant) -> None:
         """Does anything that was forgotten still matter? (R41)"""
@@ -118,11 +126,14 @@ class Replica(Inbox):
     # -- messages and bundles of messages
 
     def _received(self, event: events.Received, now: Instant) -> None:
-        body = event.message.body
-        if isinstance(event.peer, int) and getattr(body, "replica", None) == event.peer:
-            self.suspicion.heard(event.peer, now)
+        body, peer = event.message.body, event.peer
+        own = getattr(body, "replica", None) == peer
+        if isinstance(peer, int) and own:
+            self.suspicion.heard(peer, now)
         if isinstance(body, Request):
-            self._request(event.message, event.peer, now)  # type: ignore[arg-type]
+            self._request(event.message, peer, now)  # type: ignore[arg-type]
+        elif isinstance(body, Recovery) and not own:
+            self._passed_on(event.message, peer, now)  # type: ignore[arg-type]
         else:
             self._deliver(event.message, now)
 
@@ -229,6 +240,7 @@ class Replica(Inbox):
     def _beat(self, now: Instant) -> None:
         self.retransmission.heartbeat(self._position(), now)
         self._relay()
+        self.recoveries.pass_on_again()
         if self.incarnations.confirmed:
             self.amnesia.ask(self.incarnations.known(self._context.id))
 

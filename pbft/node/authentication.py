@@ -141,7 +141,7 @@ class Authenticator:
         return events.Received(Verified(body=body, envelope=envelope), peer)
 
     def _check_channel(self, body: AnyBody, peer: Peer) -> None:
-        """Over a client's channel come its own messages; replicas relay requests and new-views."""
+        """Over a client's channel come its own messages; replicas relay what concerns others."""
         if not isinstance(peer, int):
             if not isinstance(body, FROM_CLIENTS):
                 raise Rejected("message-not-for-clients-to-send")
@@ -152,7 +152,7 @@ class Authenticator:
                 raise Rejected("unknown-client")
         elif not isinstance(body, FROM_REPLICAS):
             raise Rejected("message-not-for-replicas-to-send")
-        elif body.replica != peer and not isinstance(body, NewView):
+        elif body.replica != peer and not isinstance(body, NewView | Recovery):
             raise Rejected("impersonation")
 
     def _check_shape(self, body: AnyBody) -> None:

@@ -77,7 +77,7 @@ class Shell:
         self._background: asyncio.TimerHandle | None = None
         self._wakes_at = 0  # µs, while there is a timer
         self._listener: Listener | None = None
-        self._diallers: list[Dialler] = []
+        self._diallers: dict[bytes, Dialler] = {}
 
     async def start(self, node: Node) -> None:
         """Listen, dial the peers, start the node. Raises OSError if the address cannot be had."""
@@ -95,7 +95,7 @@ class Shell:
             dialler = Dialler(
                 info.host, info.port, info.public_key, signer, cluster, peers, LIMITS, counters
             )
-            self._diallers.append(dialler)
+            self._diallers[info.public_key] = dialler
             self._transport.add_replica(info.id, dialler)
         self._guard(lambda: node.start(secrets.randbits(63)))
 
@@ -104,7 +104,7 @@ class Shell:
         for handle in (self._turn, self._timer, self._background):
             if handle is not None:
                 handle.cancel()
-        for dialler in self._diallers:
+        for dialler in self._diallers.values():
             dialler.close()
         if self._listener is not None:
             self._listener.close()
@@ -123,9 +123,11 @@ class Shell:
     # -- channels that others have dialled
 
     def on_open(self, connection: Connection) -> None:
-        """A client can be answered from now on."""
+        """A client can be answered from now on; a peer that was down is back, and is dialled."""
         if connection.peer not in self._replicas:
             self._transport.add_client(connection.peer, connection)
+        elif dialler := self._diallers.get(connection.peer):
+            dialler.hasten()
 
     def on_frame(self, connection: Connection, payload: bytes) -> None:
         """Keep it for the next turn."""

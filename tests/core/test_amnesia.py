@@ -6,7 +6,6 @@ from view_changes import new_view, view_change
 
 from pbft.codec import checkpoint_digest
 from pbft.core import events
-from pbft.core.incarnation import MOST_STARTS
 from pbft.core.records import AmnesiaRecord
 from pbft.messages import Checkpoint, Commit, Incarnation, Prepare, Read, Recovery, ViewChange
 
@@ -83,15 +82,6 @@ def test_no_liar_moves_the_goal(liar: tuple[int, int], order: tuple[int, ...]) -
         at = liar if peer == 4 else (3, 40)
         cores.receive(ME, seen(peer, ME, NONCE, 3, at=at))
     assert goal(cores) == (40 + SMALL.window, 3)
-
-
-@pytest.mark.rule("R41")
-def test_no_liar_uses_up_the_numbers_of_starts() -> None:
-    cores = Cores(7)
-    ask(cores)
-    for peer, known in ((4, 2**63 - 1), (0, 3), (1, 3), (3, 3)):
-        cores.receive(ME, seen(peer, ME, NONCE, known))
-    assert 3 < cores.cores[ME].incarnations.known(ME) <= MOST_STARTS + 1
 
 
 @pytest.mark.rule("R41")

@@ -243,6 +243,27 @@ def test_a_dialler_reconnects_after_the_listener_has_restarted(run):
     run(scenario)
 
 
+def test_a_dialler_that_is_hastened_does_not_wait(run, monkeypatch):
+    """Without it, the other end would be dialled again in an hour."""
+    for name in ("FIRST_RETRY_SECONDS", "LAST_RETRY_SECONDS"):
+        monkeypatch.setattr(f"network.dialler.{name}", 3600.0)
+
+    async def scenario(network):
+        server, client = network.Recorder(), network.Recorder()
+        first = await network.listen(server)
+        dialler = network.dial(client)
+        await client.opened.get()
+        first.close()
+        await client.closed.get()
+        await first.wait_closed()
+        await network.listen(server, port=first.port)
+        dialler.hasten()
+        await client.opened.get()
+        assert dialler.send(b"back again")
+
+    run(scenario)
+
+
 def test_a_listener_that_is_closed_at_once_leaves_its_port_free(run):
     async def scenario(network):
         first = await network.listen(network.Recorder())

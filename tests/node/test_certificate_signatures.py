@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from cores import Cores
+from cores import Cores, seen
 from view_changes import new_view, quiet, view_change
 
 from pbft.codec import encode
@@ -12,11 +12,13 @@ from pbft.core import events
 from pbft.messages import (
     Batch,
     Envelope,
+    Incarnation,
     NewView,
     Packet,
     PreparedProof,
     PrePrepare,
     Proposal,
+    Recovery,
     ViewChange,
 )
 from pbft.node.authentication import Authenticator, Rejected
@@ -123,6 +125,33 @@ def test_an_invalid_view_change_does_not_hide_a_valid_one(
 def test_nobody_sends_a_view_change_in_anothers_name(cores: Cores, door: Authenticator) -> None:
     assert why(door, cores.envelope(3, full(cores, 3)), 1) == "impersonation"
     assert why(door, cores.envelope(1, full(cores, 3)), 3) == "bad-signature"
+
+
+@pytest.mark.rule("R41")
+@pytest.mark.rule("R44")
+def test_a_recovery_may_be_passed_on_but_not_made_up(cores: Cores, door: Authenticator) -> None:
+    body = Recovery(3, 1, 0, 0)
+    assert door.open(encode(cores.envelope(3, body)), 0)
+    assert why(door, cores.envelope(1, body), 0) == "bad-signature"
+    assert why(door, cores.envelope(3, Incarnation(3, 1, 7, True)), 0) == "impersonation"
+
+
+@pytest.mark.rule("R41")
+def test_an_answer_about_a_start_must_show_it(cores: Cores, door: Authenticator) -> None:
+    nonce = 99
+    cores.restart(BACKUP)
+    began = cores.envelope(BACKUP, Incarnation(BACKUP, 4, 7, True))
+    made_up = cores.envelope(3, Incarnation(BACKUP, 9, 7, True))
+    door = Authenticator(cores.config, cores.registry, cores.cores[BACKUP])
+    for answer, reason in (
+        (seen(3, BACKUP, nonce, 4, starts=(began,)), None),
+        (seen(3, BACKUP, nonce, 5, starts=(began,)), "certificate: a start that is not shown"),
+        (seen(3, BACKUP, nonce, 9, starts=(made_up,)), "bad-signature"),
+    ):
+        if reason is None:
+            assert door.open(encode(cores.envelope(3, answer)), 3)
+        else:
+            assert why(door, cores.envelope(3, answer), 3).startswith(reason)
 
 
 @pytest.mark.rule("R25")

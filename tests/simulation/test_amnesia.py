@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from pbft.core.amnesia import Amnesia
+from pbft.messages import Recovery
 from pbft.simulation.cluster import SimulatedCluster
 from pbft.simulation.machine import Machine
 from pbft.simulation.runner import run
@@ -85,6 +86,20 @@ def test_an_image_of_an_earlier_day_is_noticed_and_recovers() -> None:
     machine.start()
     run_until(cluster, lambda: back(cluster))
     assert cluster.witness.counts["memory-lost"] == 1
+
+
+@pytest.mark.rule("R25")
+@pytest.mark.rule("R41")
+def test_a_liar_that_has_forgotten_nothing_and_tells_the_primary_only_blocks_nothing() -> None:
+    cluster = calm()
+    liar = cluster.machines[3].node
+    assert liar
+    before, view = cluster.ledger.last, cluster.highest_view
+    goal = before + cluster.scenario.parameters.window
+    message = liar.core.incarnations._context.sign(Recovery(3, 2**40, goal, view))
+    cluster.machines[3]._wire.send(0, message.envelope)
+    run_until(cluster, lambda: cluster.settled and cluster.ledger.last > goal)
+    assert cluster.highest_view == view
 
 
 SAFETY = ("agreement", "durability", "invariant", "promise")
