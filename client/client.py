@@ -19,7 +19,7 @@ from client.errors import (
     RemoteError,
 )
 from client.links import Links
-from client.proofs import MAP, Proven, prove
+from client.proofs import Proven, prove
 from client.session import ClientSession
 from client.suspicion import Suspicion
 from client.ticket import Completion, Progress, Ticket
@@ -30,7 +30,7 @@ from pbft.config import ClusterConfig
 from pbft.config_file import load_cluster
 from pbft.core.quorum import Quorum
 from pbft.messages import StateAnswer, TreePath
-from pbft.proofs import MAX_KEY_BYTES
+from pbft.proofs import MAP, MAX_KEY_BYTES
 
 DEFAULT_DEADLINE = 30.0
 _TIMER_GRAIN = 0.001  # seconds; event loops do not time more finely

@@ -5,7 +5,7 @@ from typing import Protocol, TypeVar
 from msgspec import Struct
 
 from client.errors import LocalError, RemoteError
-from client.proofs import KEY_VALUE, MAP, Proven
+from client.proofs import Proven
 from client.transactions import op_delete, op_delete_range, op_put, op_range
 from pbft.apps.kv_codec import (
     MAX_KEY_BYTES,
@@ -26,6 +26,7 @@ from pbft.apps.kv_codec import (
     encode,
     prefix_end,
 )
+from pbft.proofs import KEY_VALUE, MAP
 
 R = TypeVar("R", bound=Result)
 

@@ -19,7 +19,6 @@ from pbft.config import ClusterConfig
 from pbft.messages import StateAnswer, TreePath
 from pbft.proofs import (
     FORMAT,
-    KEY_VALUE,
     MAP,
     InvalidProof,
     PartialTree,
@@ -180,6 +179,3 @@ class _Source:
 
     async def _ask(self, seq: int, record: bytes) -> StateAnswer:
         return await self._asker.ask_state(self._replica, seq, (path_of(record),), self._patience)
-
-
-__all__ = ["KEY_VALUE", "MAP", "Proven", "StateProof", "prove", "verify_proof"]

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from crypto.digests import digest
-from pbft.messages import AnyBody, AnyPacket, Batch, Body, Envelope, Packet, ReplyLeaf, StateSummary
+from pbft.messages import AnyBody, AnyPacket, Batch, Envelope, Packet, ReplyLeaf, StateSummary
 
 SIGNING_DOMAIN = b"pbft/1 message"
 
@@ -98,9 +98,3 @@ def reply_leaf(leaf: ReplyLeaf) -> bytes:
 
 NULL_BATCH = Batch(time=0, requests=())
 NULL_DIGEST = batch_digest(0, ())
-
-
-def sender_of(body: Body) -> int | bytes:
-    """Who must have signed `body`: a replica's id, or a client's public key."""
-    sender = getattr(body, "replica", None)
-    return sender if sender is not None else body.client  # type: ignore[attr-defined,no-any-return]

@@ -32,7 +32,7 @@ class CommandLineError(CliError):
 
 
 class Interrupted(CliError):
-    """Ctrl-C: how far it came."""
+    """Ctrl-C or SIGTERM: how far it came."""
 
     exit_code = 130  # 128 + SIGINT, as shells have it
 

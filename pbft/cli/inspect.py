@@ -10,14 +10,14 @@ from pbft.cli.errors import CliError
 from pbft.codec import MalformedMessage, decode_body
 from pbft.core.incarnation import starts_in
 from pbft.core.records import TABLES, AmnesiaRecord, Restored, restore
-from pbft.messages import Checkpoint, Envelope, Proof
+from pbft.messages import Checkpoint, Envelope
 from pbft.node.sessions import HEADERS, HEADERS_END
 from pbft.storage.data_directory import data_files
 from pbft.storage.directory_lock import check_not_in_use
 from pbft.storage.examine import Examination, Findings, read_records
 from pbft.storage.store_identity import Identity, show_identity
 
-PAGE_NAMES = {"log": "its votes", "state": "what it has executed"}
+CONTENTS = {"log": "its votes", "state": "what it has executed"}
 
 
 class FileReport(Struct):
@@ -125,7 +125,7 @@ def _file(file: Path, findings: Findings) -> FileReport:
     return FileReport(
         str(file),
         findings.damage,
-        show_identity(bytes.fromhex(findings.identity)) if findings.identity else None,
+        show_identity(findings.identity) if findings.identity else None,
         findings.file_bytes,
         findings.used_bytes,
         findings.map_bytes,
@@ -171,7 +171,7 @@ def _slots(restored: Restored) -> list[SlotReport]:
             _view(record.prepare),
             _view(record.commit),
             _view(record.proof.pre_prepare if record.proof else None),
-            _is_proof(record.certificate),
+            bool(record.certificate),
             len(restored.batches.get(seq, ())),
         )
         for seq, record in sorted(restored.slots.items())
@@ -180,10 +180,6 @@ def _slots(restored: Restored) -> list[SlotReport]:
 
 def _view(vote: Envelope | None) -> int | None:
     return None if vote is None else getattr(decode_body(vote.body), "view", None)
-
-
-def _is_proof(certificate: Proof) -> bool:
-    return bool(certificate)
 
 
 def _checkpoint(envelope: Envelope) -> Checkpoint:
@@ -212,7 +208,7 @@ def _state(file: Path, findings: Findings) -> StateReport:
 def _lines(report: Report) -> list[str]:
     lines = [f"data directory    {report.directory}"]
     for name, file in report.files.items():
-        lines += ["", f"{name} ({PAGE_NAMES[name]})", *_file_lines(file)]
+        lines += ["", f"{name} ({CONTENTS[name]})", *_file_lines(file)]
         if name == "log" and report.log:
             lines += _log_lines(report.log)
         if name == "state" and report.state:

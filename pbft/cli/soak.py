@@ -14,7 +14,7 @@ from msgspec import Struct
 from rich.console import Console
 
 from client.errors import ClientError
-from pbft.cli.errors import CliError
+from pbft.cli.errors import CliError, Interrupted
 from pbft.cli.keygen import Plan
 from pbft.cli.laboratory import LOG, Watcher, laboratory
 from pbft.cli.options import folder_option
@@ -30,12 +30,6 @@ DEADLINE = 300.0  # seconds; of an operation that trouble delays, and that must 
 MINUTES = 10.0  # where no end is given
 REPORT = click.File("wb", lazy=False)  # one that cannot be written is refused at the beginning
 PARAMETERS = Parameters(checkpoint_interval=16, window=64)  # so a replica is soon left behind
-
-
-class Interrupted(CliError):
-    """Ctrl-C or SIGTERM: nothing has failed until then."""
-
-    exit_code = 130  # 128 + SIGINT, as shells have it
 
 
 class Result(Struct):

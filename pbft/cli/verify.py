@@ -7,13 +7,13 @@ from typing import Any, BinaryIO
 import click
 import msgspec
 
-from client.proofs import KEY_VALUE, Proven, verify_proof
+from client.proofs import Proven, verify_proof
 from pbft.backups import BackupReader, is_backup
 from pbft.cli.errors import CliError
 from pbft.cli.kv_text import MAX_NUMBER, Text
 from pbft.config import ClusterConfig
 from pbft.config_file import load_cluster
-from pbft.proofs import MAX_PROOF_BYTES, InvalidProof, decode_proof
+from pbft.proofs import KEY_VALUE, MAX_PROOF_BYTES, InvalidProof, decode_proof
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -59,10 +59,15 @@ class Mode:
         for peer in self._context.peers:
             self.send(peer, packet)
 
-    def answer(self, client: bytes, session: int | None, packet: Packet) -> None:
-        """To a client."""
+    def reply(self, client: bytes, session: int, packet: Packet) -> None:
+        """To a client's session."""
         if (twisted := self.twist(packet, None)) is not None:
-            self._inner.answer(client, session, twisted)
+            self._inner.reply(client, session, twisted)
+
+    def answer(self, client: bytes, nonce: int, packet: Packet) -> None:
+        """To a client's question."""
+        if (twisted := self.twist(packet, None)) is not None:
+            self._inner.answer(client, nonce, twisted)
 
     def twist(self, packet: Packet, to: int | None) -> Packet | None:
         """What goes out instead of `packet`; None for nothing. `to` is None for clients."""

@@ -24,9 +24,13 @@ class Switch:
         """To all other replicas."""
         self._chosen.broadcast(packet)
 
-    def answer(self, client: bytes, session: int | None, packet: Packet) -> None:
-        """To a client."""
-        self._chosen.answer(client, session, packet)
+    def reply(self, client: bytes, session: int, packet: Packet) -> None:
+        """To a client's session."""
+        self._chosen.reply(client, session, packet)
+
+    def answer(self, client: bytes, nonce: int, packet: Packet) -> None:
+        """To a client's question."""
+        self._chosen.answer(client, nonce, packet)
 
     def toggle(self) -> None:
         """Turn it on, or off."""

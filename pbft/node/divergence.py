@@ -13,9 +13,9 @@ from pbft.core.state_transfer import ROOTS
 from pbft.messages import TreePath
 from pbft.storage.database import StorageFailure
 from pbft.storage.pinned_state import PinnedState
+from pbft.storage.state_trees import tree_at
 from pbft.storage.tree_node import entry_digest, node_digest
 
-TREE_NAMES = ("application", "sessions")
 SHOWN_DIGITS = 16  # of a digest
 
 
@@ -33,7 +33,7 @@ def show(pinned: PinnedState | None, seq: int, folder: Path | None) -> Iterator[
             node = pinned.node(root)
             parts = node.children or (node_digest(node),)
             digests = ",".join(digest.hex()[:SHOWN_DIGITS] for digest in parts)
-            tree = ("tree", TREE_NAMES[root[0]])
+            tree = ("tree", tree_at(root).entries)
             yield Note("state-tree", (("seq", seq), tree, ("parts", digests), ("file", written)))
     except (OSError, StorageFailure) as error:
         yield Note("state-tree", (("seq", seq), ("missing", str(error))))
@@ -49,7 +49,7 @@ def _below(pinned: PinnedState, path: TreePath) -> Iterator[str]:
     node = pinned.node(path)
     for branch in range(len(node.children)):
         yield from _below(pinned, path + bytes([branch]))
-    bucket = TREE_NAMES[path[0]] + "/" + "".join(f"{nibble:x}" for nibble in path[1:])
+    bucket = tree_at(path).entries + "/" + "".join(f"{nibble:x}" for nibble in path[1:])
     for key, value in node.entries:
         yield f"{bucket} {key!r} {entry_digest(key, value).hex()[:SHOWN_DIGITS]}"
 

@@ -25,11 +25,12 @@ class Transport(Protocol):
         """To all other replicas."""
         ...
 
-    def answer(self, client: bytes, session: int | None, packet: Packet) -> None:
-        """To a client: where this session was heard from, or wherever its key is connected.
+    def reply(self, client: bytes, session: int, packet: Packet) -> None:
+        """To a client: where this session was heard from, or wherever its key is connected."""
+        ...
 
-        For the answer to a question, its nonce stands in for the session.
-        """
+    def answer(self, client: bytes, nonce: int, packet: Packet) -> None:
+        """To a client: where it asked the question of this nonce, or wherever its key is."""
         ...
 
 

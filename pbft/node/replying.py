@@ -34,7 +34,7 @@ class Replying:
         header = self._context.sign(body).envelope
         for index, leaf in enumerate(leaves):
             reply = Reply(header, index, tree.path(index), leaf)
-            self._transport.answer(leaf.client, leaf.session, reply)
+            self._transport.reply(leaf.client, leaf.session, reply)
 
     def read(self, read: Read, seq: int, results: Results | None) -> None:
         """Answer a fast read from the state after `seq`, or without results refuse it (R20)."""

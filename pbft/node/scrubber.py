@@ -16,18 +16,6 @@ REST = 150
 MIN_REST_SECONDS = 0.1
 
 
-class DiskDecayed(Exception):
-    """What is on the disk is not what was written; the text is a sentence for the operator."""
-
-
-def decayed(error: CorruptRecord) -> str:
-    """What has happened, and what to do."""
-    return (
-        f"the disk does not hold what was written to it ({error}): start the replica again, and it "
-        "examines its files and repairs what can be repaired; if it happens again, replace the disk"
-    )
-
-
 class Scrubber:
     """Scrubs the data directory of a replica that runs."""
 
@@ -42,14 +30,14 @@ class Scrubber:
         return self._scrub.progress
 
     def work(self) -> float:
-        """Read a little; returns for how long (s) to rest. Raises DiskDecayed, StorageFailure."""
+        """Read a little; returns for how long (s) to rest. Raises CorruptRecord, StorageFailure."""
         began = now = self._clock()
         passes = self.progress.passes
         while now - began < SLICE_SECONDS and self.progress.passes == passes:
             try:
                 self._scrub.step()
-            except CorruptRecord as error:
+            except CorruptRecord:
                 self._data.distrust()
-                raise DiskDecayed(decayed(error)) from None
+                raise
             now = self._clock()
         return max(MIN_REST_SECONDS, REST * (now - began))

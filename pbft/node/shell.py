@@ -19,7 +19,6 @@ from network.listener import Listener, listen
 from pbft.core import events
 from pbft.core.context import Context, Instant
 from pbft.messages import Read, Request, StateQuery, StatusQuery
-from pbft.node.scrubber import DiskDecayed, decayed
 from pbft.node.transport import TcpTransport
 from pbft.node.turn import Halted, Node
 from pbft.storage.database import CorruptRecord, StorageFailure
@@ -218,8 +217,12 @@ class Shell:
 def _reason(error: Exception) -> str:
     """One sentence; for what nobody has foreseen, with the place where it happened."""
     if isinstance(error, CorruptRecord):
-        return decayed(error)
-    if isinstance(error, Halted | StorageFailure | DiskDecayed):
+        return (
+            f"the disk does not hold what was written to it ({error}): start the replica again, "
+            "and it examines its files and repairs what can be repaired; if it happens again, "
+            "replace the disk"
+        )
+    if isinstance(error, Halted | StorageFailure):
         return str(error)
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(place.filename).name}:{place.lineno}"

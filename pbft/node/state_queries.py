@@ -5,7 +5,6 @@ The sessions' tree is not shown: it holds the results of other clients.
 
 from collections.abc import Iterator, Mapping
 
-from crypto.digests import DIGEST_BYTES
 from pbft.codec import checkpoint_digest, decode_body
 from pbft.core.budget import Budgets
 from pbft.core.context import Context
@@ -13,11 +12,11 @@ from pbft.messages import Checkpoint, Proof, StateAnswer, StateQuery, StateSumma
 from pbft.node.ports import Transport
 from pbft.node.state_sync import ANSWER_BYTES, PATH_COST_BYTES, PinnedCheckpoints
 from pbft.storage.pinned_state import PinnedState
-from pbft.storage.tree_node import APPLICATION, EMPTY_DIGEST, MAX_DEPTH, check_path
+from pbft.storage.state_store import GENESIS
+from pbft.storage.tree_node import APPLICATION, MAX_DEPTH, check_path, content_bytes
 
 MOST_NODES = 64
 SHOWN_BYTES_PER_SECOND, SHOWN_BURST_BYTES = 8 * 1024 * 1024, 8 * 1024 * 1024
-NOT_HERE = StateSummary(0, 0, EMPTY_DIGEST, EMPTY_DIGEST)
 
 
 class StateQueries:
@@ -39,9 +38,9 @@ class StateQueries:
             return False
         asked = self._pins.use(query.seq, now), ()
         pinned, proof = asked if query.seq else self._newest(proofs, now)
-        summary = NOT_HERE if pinned is None else pinned.summary
+        summary = GENESIS if pinned is None else pinned.summary
         nodes = () if pinned is None else _nodes(pinned, query.paths)
-        self._budgets.charge(query.client, sum(map(_size, nodes)))
+        self._budgets.charge(query.client, sum(map(content_bytes, nodes)))
         body = StateAnswer(self._context.id, query.client, query.nonce, summary, proof, nodes)
         self._transport.answer(query.client, query.nonce, self._context.sign(body).envelope)
         return True
@@ -60,11 +59,6 @@ def _shows(proof: Proof, summary: StateSummary) -> bool:
     return isinstance(body, Checkpoint) and body.digest == checkpoint_digest(summary)
 
 
-def _size(node: TreeNode) -> int:
-    entries = sum(len(key) + len(value) for key, value in node.entries)
-    return DIGEST_BYTES * len(node.children) + entries
-
-
 def _nodes(pinned: PinnedState, paths: tuple[bytes, ...]) -> tuple[TreeNode, ...]:
     """What is at `paths`, each node once; what does not fit any more is left out."""
     found: dict[bytes, TreeNode] = {}
@@ -75,7 +69,7 @@ def _nodes(pinned: PinnedState, paths: tuple[bytes, ...]) -> tuple[TreeNode, ...
         try:
             check_path(path)
             way = tuple(_way(pinned, path, found))
-            size += sum(map(_size, way))
+            size += sum(map(content_bytes, way))
         except ValueError:
             continue  # no path of any tree: not worth an answer
         if found and (size > ANSWER_BYTES or len(found) + len(way) > MOST_NODES):

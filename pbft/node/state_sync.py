@@ -12,8 +12,8 @@ from pbft.core.state_transfer import ROOTS
 from pbft.messages import FetchState, StateNodes, StateSummary, TreeNode
 from pbft.node.ports import Clock, Transport
 from pbft.storage.pinned_state import PinnedState
-from pbft.storage.state_store import StateStore
-from pbft.storage.tree_node import EMPTY_DIGEST, MalformedNode, node_digest
+from pbft.storage.state_store import GENESIS, StateStore
+from pbft.storage.tree_node import EMPTY_DIGEST, MalformedNode, content_bytes, node_digest
 
 PINNED_CHECKPOINTS = 3
 MAX_PINS = 8  # those in use included
@@ -49,10 +49,10 @@ class PinnedCheckpoints:
         if old := self._pins.pop(seq, None):
             old.state.close()
         self._pins[seq] = Pin(state, now)
-        for seq in sorted(self._pins)[: -1 if state.crowded else -PINNED_CHECKPOINTS]:
+        for old_seq in sorted(self._pins)[: -1 if state.crowded else -PINNED_CHECKPOINTS]:
             full = state.crowded or len(self._pins) > MAX_PINS
-            if full or not _in_use(self._pins[seq], now):
-                self._pins.pop(seq).state.close()
+            if full or not _in_use(self._pins[old_seq], now):
+                self._pins.pop(old_seq).state.close()
 
     def use(self, seq: int, now: int) -> PinnedState | None:
         """The state after `seq`, if it is kept; from `now` (µs) on it stays so for a while.
@@ -115,8 +115,10 @@ class StateServer:
 
     def work(self, counters: Counter[str]) -> None:
         """Give one answer, if it is time."""
+        if not self._waiting:
+            return
         began = self._clock.now().mono
-        if not self._waiting or began < self._not_before:
+        if began < self._not_before:
             return
         for peer, fetch in list(self._waiting.items()):
             if self._budgets.spend(peer, PATH_COST_BYTES * len(fetch.paths), began):
@@ -135,11 +137,11 @@ class StateServer:
     def _answer(self, fetch: FetchState) -> None:
         pinned = self._pins.use(fetch.seq, self._clock.now().mono)
         if pinned is None:
-            newest = self._pins.newest or StateSummary(0, 0, bytes(32), bytes(32))
+            newest = self._pins.newest or GENESIS
             self._send(fetch.replica, StateNodes(self._context.id, newest, ()))
             return
         nodes = tuple(_nodes(pinned, fetch.paths))
-        self._budgets.charge(fetch.replica, sum(map(_size, nodes)))
+        self._budgets.charge(fetch.replica, sum(map(content_bytes, nodes)))
         self._send(fetch.replica, StateNodes(self._context.id, pinned.summary, nodes))
 
     def _send(self, to: int, body: StateNodes) -> None:
@@ -147,9 +149,9 @@ class StateServer:
 
 
 def _nodes(pinned: PinnedState, paths: tuple[bytes, ...]) -> Iterator[TreeNode]:
-    """The nodes that were asked for, as many as one answer holds; one at least."""
+    """The nodes that were asked for, each once, as many as one answer holds; one at least."""
     size = 0
-    for path in paths:
+    for path in dict.fromkeys(paths):
         try:
             size += pinned.size(path)
             if size > ANSWER_BYTES and path != paths[0]:
@@ -157,11 +159,6 @@ def _nodes(pinned: PinnedState, paths: tuple[bytes, ...]) -> Iterator[TreeNode]:
             yield pinned.node(path)
         except ValueError:
             continue  # no path of any tree: not worth an answer
-
-
-def _size(node: TreeNode) -> int:
-    entries = sum(len(key) + len(value) for key, value in node.entries)
-    return entries + sum(map(len, node.children))
 
 
 class Installer:
@@ -197,7 +194,7 @@ class Installer:
             if node.path not in ROOTS:  # those may have to be compared again
                 del self._expected[node.path]
         paths = tuple(node.path for node in known)
-        size = sum(map(_size, buckets))
+        size = sum(map(content_bytes, buckets))
         return NodesInstalled(peer, paths, tuple(wanted), len(buckets), size)
 
     def _compare(self, node: TreeNode, wanted: list[bytes], empty: list[TreeNode]) -> None:

@@ -70,20 +70,21 @@ class TcpTransport:
         for channel in self._replicas.values():
             self._put(channel, raw)
 
-    def answer(self, client: bytes, session: int | None, packet: Packet) -> None:
-        """To the client's channel for this session or question, or to all that its key has."""
-        route = self._route(client, session)
+    def reply(self, client: bytes, session: int, packet: Packet) -> None:
+        """To the client's channel for this session, or to all that its key has."""
+        self._tell(client, self._sessions.get((client, session)), packet)
+
+    def answer(self, client: bytes, nonce: int, packet: Packet) -> None:
+        """To the client's channel for this question, or to all that its key has."""
+        self._tell(client, self._questions.pop((client, nonce), None), packet)
+
+    def _tell(self, client: bytes, route: Channel | None, packet: Packet) -> None:
         channels = self._clients.get(client) if route is None else (route,)
         if not channels:
             return
         raw = encode_packet(packet)
         for channel in channels:
             self._put(channel, raw)
-
-    def _route(self, client: bytes, session: int | None) -> Channel | None:
-        if session is None:
-            return None
-        return self._questions.pop((client, session), None) or self._sessions.get((client, session))
 
     def _put(self, channel: Channel, raw: bytes) -> None:
         if not channel.send(raw):

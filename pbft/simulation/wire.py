@@ -76,7 +76,11 @@ class Wire:
         """To every machine of every other replica."""
         self._deliver(self._peers.others(self._replica), packet, "send")
 
-    def answer(self, client: bytes, session: int | None, packet: Packet) -> None:
+    def reply(self, client: bytes, session: int, packet: Packet) -> None:
+        """To every client with this key."""
+        self.answer(client, session, packet)
+
+    def answer(self, client: bytes, nonce: int, packet: Packet) -> None:
         """To every client with this key."""
         self._deliver(self._peers.clients(client), packet, "answer")
 

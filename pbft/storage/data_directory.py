@@ -47,7 +47,6 @@ class DataDirectory:
         self.state = state
         self.created = created
         self.discarded = discarded
-        self._path = path
         self._opened = opened
         self._closed = False
 
@@ -65,7 +64,7 @@ class DataDirectory:
             self.state.close()
             if not self._closed and self.log.healthy and self.state.healthy:
                 with suppress(OSError):  # they are examined, then
-                    leave_note(self._path, data_files(self._path))
+                    leave_note(self.path, data_files(self.path))
             self._closed = True
 
 

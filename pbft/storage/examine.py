@@ -49,7 +49,7 @@ class Findings(Struct):
     """What there is in a file. `damage` says what is wrong with it, and is empty if nothing is."""
 
     damage: str = ""
-    identity: str | None = None  # the record of `store_identity`, hexadecimal, if it has one
+    identity: bytes | None = None  # the record of `store_identity`, if it has one
     file_bytes: int = 0
     used_bytes: int = 0
     map_bytes: int = 0
@@ -140,8 +140,8 @@ class _Examiner:
         self._tables = self._pages.tables()
         if IDENTITY_TABLE in self._tables:
             self._read_all(IDENTITY_TABLE)
-            self._identify()
-            if findings.identity and format_of(bytes.fromhex(findings.identity)) != FORMAT:
+            findings.identity = self._kept.get((IDENTITY_TABLE, IDENTITY_KEY))
+            if findings.identity and format_of(findings.identity) != FORMAT:
                 return  # what the rest means is for another version to say
         self._check_tables()
         if self._kind == "state":
@@ -151,11 +151,6 @@ class _Examiner:
         if self._kept.get((STAMP_TABLE, STAMP_KEY)) != stamp_of(meta.transaction):
             raise Damaged(STALE_ROOT)
         findings.free_pages = self._pages.free_pages()
-
-    def _identify(self) -> None:
-        record = self._kept.get((IDENTITY_TABLE, IDENTITY_KEY))
-        if record is not None:
-            self._findings.identity = record.hex()
 
     def _check_tables(self) -> None:
         wanted = {*TABLES[self._kind], STAMP_TABLE}

@@ -108,5 +108,4 @@ class Inspection:
 
     def _check_identity(self, place: Path, findings: Findings) -> None:
         if findings.identity is not None:
-            record = bytes.fromhex(findings.identity)
-            check_identity(record, str(place), self._cluster_id, self._replica)
+            check_identity(findings.identity, str(place), self._cluster_id, self._replica)

@@ -73,7 +73,7 @@ class LmdbDatabase:
         )
 
     def _open(self, tables: Sequence[str]) -> None:
-        self._page_bytes = self.page_bytes
+        self._page_bytes: int = self._environment.stat()["psize"]
         self._pad()
         with self._environment.begin(write=True) as transaction:
             self._tables = {
@@ -88,10 +88,9 @@ class LmdbDatabase:
 
     def _pad(self) -> None:
         """Where the file was cut short, reading it must give an error and not SIGBUS."""
-        expected = self.pages * self.page_bytes
         with open(self._path / DATA_NAME, "r+b") as data:
-            if data.seek(0, 2) < expected:
-                data.truncate(expected)
+            if data.seek(0, 2) < self.size:
+                data.truncate(self.size)
 
     def _reserve_lock(self) -> None:
         """LMDB maps this file and writes into it: without room on the disk that is a SIGBUS."""
@@ -130,17 +129,16 @@ class LmdbDatabase:
     @property
     def crowded(self) -> bool:
         """Whether the file has ever had half of its bound; it keeps its length."""
-        return 2 * self.pages * self.page_bytes > self._map_bytes
+        return 2 * self.size > self._map_bytes
 
     @property
-    def page_bytes(self) -> int:
-        """The size of a page."""
-        size: int = self._environment.stat()["psize"]
-        return size
+    def size(self) -> int:
+        """The bytes of the file that are, or ever were, in use."""
+        return self.pages * self._page_bytes
 
     @property
     def pages(self) -> int:
-        """How many pages the file has, free ones included; it never gets fewer."""
+        """The same in pages."""
         last: int = self._environment.info()["last_pgno"]
         return last + 1
 
@@ -165,11 +163,6 @@ class LmdbDatabase:
         if self._environment is not None:
             self._environment.close()
         self._lock.release()
-
-    @property
-    def size(self) -> int:
-        """The bytes of the file that are, or were, in use."""
-        return self.pages * self._page_bytes
 
     def _check_alive(self) -> None:
         if self._dead is not None:

@@ -42,7 +42,7 @@ class LmdbReader:
 
     def __init__(
         self,
-        database: "Owner",
+        database: Owner,
         transaction: "lmdb.Transaction[bytes]",
         tables: dict[str, Table],
     ) -> None:
@@ -98,7 +98,7 @@ class LmdbSnapshot(LmdbReader):
 
     def __init__(
         self,
-        database: "Owner",
+        database: Owner,
         transaction: "lmdb.Transaction[bytes]",
         tables: dict[str, Table],
     ) -> None:
@@ -120,7 +120,7 @@ class LmdbTransaction(LmdbReader):
 
     def __init__(
         self,
-        database: "Owner",
+        database: Owner,
         transaction: "lmdb.Transaction[bytes]",
         tables: dict[str, Table],
     ) -> None:

@@ -56,6 +56,12 @@ def check_path(path: bytes) -> None:
         raise ValueError("not a path of the state trees")
 
 
+def content_bytes(node: TreeNode) -> int:
+    """The bytes of digests, or of keys and values, in `node`."""
+    entries = sum(len(key) + len(value) for key, value in node.entries)
+    return DIGEST_BYTES * len(node.children) + entries
+
+
 def entry_digest(key: bytes, value: bytes) -> bytes:
     """The leaf of one entry."""
     return digest(b"pbft/1 tree entry", key, value)

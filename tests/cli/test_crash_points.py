@@ -55,7 +55,7 @@ def test_all_points_are_counted_by_kind_and_killed_at_one_by_one_then_in_pairs()
     assert lines[-1].startswith(f"two kills: {len(pairs_of(runs, 100))} runs, 0 failures, ")
 
 
-def failing(kill: Kill | None, seed: int = 1) -> CrashRun:
+def failing(kill: Kill | None, seed: int) -> CrashRun:
     run = run_with(kill, seed)
     return replace(run, failures=("promise: none",)) if kill else run
 

@@ -6,7 +6,7 @@ import io
 import pytest
 from hypothesis import given, settings, strategies as st
 from msgspec import structs
-from notary import Notary
+from notary import Notary, lie
 
 from client.backup import back_up
 from client.errors import DeadlineExceeded
@@ -49,16 +49,6 @@ def test_a_backup_holds_all_of_the_certified_state(count: int) -> None:
 def test_whatever_the_state_the_backup_is_that_state(content) -> None:
     notary = filled(content)
     assert content_of(backed_up(notary), notary) == content
-
-
-def lie(answer):
-    return structs.replace(
-        answer,
-        nodes=tuple(
-            structs.replace(node, entries=tuple((key, b"lie") for key, _ in node.entries))
-            for node in answer.nodes
-        ),
-    )
 
 
 def test_liars_and_silent_replicas_change_nothing_and_liars_are_not_asked_again() -> None:

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings, strategies as st
 from msgspec import structs
-from notary import Notary
+from notary import Notary, lie
 
 from client.proofs import verify_proof
 from pbft.apps.kv_codec import Compact, Delete, Put
@@ -280,20 +280,16 @@ def test_a_key_that_is_there_cannot_be_proved_absent(notary: Notary) -> None:
 # --- asking one replica after the other ------------------------------------------------------
 
 
-def lie(answer):
-    return structs.replace(
-        answer,
-        nodes=tuple(
-            structs.replace(node, entries=tuple((key, b"lie") for key, _ in node.entries))
-            for node in answer.nodes
-        ),
-    )
-
-
-def test_whoever_lies_or_is_silent_or_has_nothing_is_changed() -> None:
+def colored() -> Notary:
+    """A hundred keys, in a certified state."""
     notary = Notary()
     notary.do(*(Put(b"color-%d" % n, b"blue") for n in range(100)))
     notary.certify()
+    return notary
+
+
+def test_whoever_lies_or_is_silent_or_has_nothing_is_changed() -> None:
+    notary = colored()
     nothing = structs.replace(notary.query(0, b"\x00").summary, seq=0)
     notary.twists = {
         0: lambda _: None,
@@ -306,18 +302,14 @@ def test_whoever_lies_or_is_silent_or_has_nothing_is_changed() -> None:
 
 
 def test_a_replica_that_shows_other_nodes_than_it_was_asked_for_is_changed() -> None:
-    notary = Notary()
-    notary.do(*(Put(b"color-%d" % n, b"blue") for n in range(100)))
-    notary.certify()
+    notary = colored()
     notary.twists = {0: lambda answer: structs.replace(answer, nodes=answer.nodes[:1])}
     assert notary.prove(b"color-7", KEY_VALUE).value == b"blue"
     assert [replica for replica, _ in notary.asked] == [0, 0, 1, 1]
 
 
 def test_a_state_that_disappears_between_two_questions_is_asked_for_again() -> None:
-    notary = Notary()
-    notary.do(*(Put(b"color-%d" % n, b"blue") for n in range(100)))
-    notary.certify()
+    notary = colored()
     late = structs.replace(notary.query(0, b"\x00").summary, seq=0)
     notary.twists = {
         0: lambda answer: answer if answer.proof else structs.replace(answer, summary=late)

@@ -77,7 +77,10 @@ class Wire:
     def broadcast(self, packet):
         self.passed["broadcast"] += 1
 
-    def answer(self, client, session, packet):
+    def reply(self, client, session, packet):
+        self.passed["reply"] += 1
+
+    def answer(self, client, nonce, packet):
         self.passed["answer"] += 1
 
 
@@ -89,7 +92,8 @@ def test_a_switched_mode_is_dormant_until_it_is_turned_on_and_again_once_it_is_o
         before = sum(other.passed.values())
         switch.send(1, packet)
         switch.broadcast(packet)
-        switch.answer(b"client", None, packet)
+        switch.reply(b"client", 1, packet)
+        switch.answer(b"client", 1, packet)
         assert sum(other.passed.values()) == before
-        assert set(chosen.passed) == {"send", "broadcast", "answer"}
+        assert set(chosen.passed) == {"send", "broadcast", "reply", "answer"}
         switch.toggle()

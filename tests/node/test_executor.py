@@ -3,106 +3,24 @@
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
+from bench import ALICE, BOB, STRANGER, WINDOW, Bench, Journal, bundle, envelope, opening, values
 
-from pbft.apps.state_machine import Context, StateMachine
-from pbft.codec import encode, request_digest
-from pbft.config import Parameters
-from pbft.core.batches import content_of
+from pbft.apps.state_machine import Context
+from pbft.codec import request_digest
 from pbft.core.session_facts import EvictedMark, SessionView
 from pbft.messages import (
     CONFLICT,
-    CROWDED,
     EXECUTED,
     OK,
     OUT_OF_WINDOW,
     REFUSED,
     SESSION_EXPIRED,
     SESSION_REFUSED,
-    Batch,
-    Envelope,
     OperationResult,
     ReplyLeaf,
     Request,
 )
-from pbft.node.executor import Execution, Executor
-from pbft.storage.memory_database import MemoryDatabase
 from pbft.storage.state_store import StateStore
-from pbft.storage.state_trees import STATE_TABLES
-
-ALICE, BOB, STRANGER = b"a" * 32, b"b" * 32, b"s" * 32
-WINDOW = 4
-PARAMETERS = Parameters(client_window=WINDOW, sessions_per_client=2)
-
-
-class Journal(StateMachine):
-    """Appends each operation to a journal and answers how long it is; queries read the length."""
-
-    def __init__(self) -> None:
-        self.deadline: int | None = None
-        self.contexts: list[Context] = []
-
-    def apply(self, state, operation, context) -> bytes:
-        self.contexts.append(context)
-        journal = (state.get(b"journal") or b"") + operation
-        state.put(b"journal", journal)
-        return b"%d" % len(journal)
-
-    def query(self, state, operation) -> bytes:
-        return b"%s %d" % (operation, len(state.get(b"journal") or b""))
-
-    def next_deadline(self, state) -> int | None:
-        raw = state.get(b"ticked")
-        return None if raw else self.deadline
-
-    def tick(self, state, context) -> None:
-        state.put(b"ticked", b"%d" % context.time)
-        state.put(b"journal", b"T")
-
-
-def envelope(request: Request, signature: int = 0) -> Envelope:
-    return Envelope(encode(request), bytes([signature]) * 64)
-
-
-class Bench:
-    """One replica's executor; `run` executes one batch per call."""
-
-    def __init__(self, machine: StateMachine, parameters: Parameters = PARAMETERS) -> None:
-        self.database = MemoryDatabase(STATE_TABLES)
-        self.store = StateStore(self.database)
-        self.machine = machine
-        self.parameters = parameters
-        self.executor = self.fresh_executor()
-
-    def fresh_executor(self) -> Executor:
-        admitted = frozenset((ALICE, BOB))
-        return Executor(self.store, self.machine, self.parameters, admitted)
-
-    def batch(self, *requests: Request, time: int = 0, signature: int = 0) -> Execution:
-        batch = Batch(time, tuple(envelope(each, signature) for each in requests))
-        return self.executor.execute(self.store.seq + 1, content_of(batch))
-
-    def run(self, request: Request, signature: int = 0) -> ReplyLeaf:
-        return self.batch(request, signature=signature).leaves[0]
-
-    @property
-    def journal(self) -> bytes:
-        return self.store.application.get(b"journal") or b""
-
-
-def opening(client: bytes = ALICE, session: int = 1) -> Request:
-    return Request(client, session, 0, 0, False, ())
-
-
-def bundle(
-    number: int,
-    *operations: bytes,
-    client: bytes = ALICE,
-    session: int = 1,
-    acknowledged: int = 0,
-    read_only: bool = False,
-) -> Request:
-    return Request(client, session, number, acknowledged, read_only, operations)
 
 
 @pytest.fixture
@@ -114,10 +32,6 @@ def bench() -> Bench:
 def opened(bench: Bench) -> Bench:
     assert bench.run(opening()).status == EXECUTED
     return bench
-
-
-def values(leaf: ReplyLeaf) -> list[bytes]:
-    return [result.value for result in leaf.results]
 
 
 # --- opening, expiry -------------------------------------------------------------------------
@@ -374,69 +288,3 @@ def test_two_replicas_agree_whenever_they_flush(bench) -> None:
         assert bench.batch(*requests) == other.batch(*requests)
         other.store.flush()
     assert bench.store.flush() == other.store.flush()
-
-
-# --- results that are kept -------------------------------------------------------------------
-
-
-@pytest.mark.rule("R17")
-@pytest.mark.rule("R25")
-def test_results_of_one_client_are_kept_up_to_a_bound_until_it_acknowledges_them() -> None:
-    class Large(Journal):
-        def query(self, state, operation) -> bytes:
-            return bytes(400)
-
-    bench = Bench(Large(), replace(PARAMETERS, max_kept_result_bytes=1000, max_result_bytes=450))
-    bench.run(opening())
-    codes = [bench.run(bundle(n, b"r", read_only=True)).results[0].code for n in (1, 2, 3)]
-    assert codes == [OK, OK, REFUSED]
-    assert bench.run(bundle(1, b"r", read_only=True)).results[0].code == OK  # the copy
-    bench.executor.reload()
-    assert bench.run(bundle(4, b"r", read_only=True)).results[0].code == REFUSED
-    assert bench.run(bundle(5, b"r", acknowledged=4, read_only=True)).results[0].code == OK
-
-
-@pytest.mark.rule("R45")
-def test_results_that_nobody_will_acknowledge_make_room_for_others() -> None:
-    """A process that has ended acknowledges nothing: its session goes, not the next one's work."""
-
-    class Large(Journal):
-        def query(self, state, operation) -> bytes:
-            return bytes(400)
-
-    parameters = replace(
-        PARAMETERS, sessions_per_client=9, max_kept_result_bytes=1000, max_result_bytes=450
-    )
-    bench = Bench(Large(), parameters)
-    for session in (1, 2, 3, 4):
-        bench.run(opening(session=session))
-        leaf = bench.run(bundle(1, b"r", session=session, read_only=True))
-        assert [result.code for result in leaf.results] == [OK]
-    expired = [bench.run(bundle(2, b"op", session=s)).status for s in (1, 2, 4)]
-    assert expired == [SESSION_EXPIRED, SESSION_EXPIRED, EXECUTED]
-
-
-@pytest.mark.rule("R43")
-def test_all_bundles_of_a_client_in_one_batch_share_what_it_may_read() -> None:
-    class Scan(Journal):
-        def query(self, state, operation) -> bytes:
-            return b"%d" % sum(1 for _ in state.range())
-
-    bench = Bench(Scan(), replace(PARAMETERS, max_bundle_reads=3))
-    for client in (ALICE, BOB):
-        bench.run(opening(client=client))
-    bench.store.begin_batch(bench.store.seq + 1, bench.store.time)
-    for key in (b"a", b"b", b"c"):
-        bench.store.application.put(key, b"")
-    scans = [bundle(n, b"scan", client=c, read_only=True) for c in (ALICE, BOB) for n in (1, 2)]
-    leaves = bench.batch(*scans).leaves
-    assert [leaf.results[0].code for leaf in leaves] == [OK, CROWDED, OK, CROWDED]
-    assert bench.run(bundle(3, b"scan", read_only=True)).results[0].code == OK
-
-
-@pytest.mark.rule("R47")
-def test_the_refusal_for_want_of_room_says_why() -> None:
-    bench = Bench(Journal(), replace(PARAMETERS, max_kept_result_bytes=1))
-    bench.run(opening())
-    (result,) = bench.run(bundle(1, b"q", read_only=True)).results
-    assert (result.code, result.value) == (REFUSED, b"too many results are not yet acknowledged")

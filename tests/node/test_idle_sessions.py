@@ -3,6 +3,7 @@
 from random import Random
 
 import pytest
+from bench import Journal
 from msgspec.structs import replace
 
 from pbft.codec import encode
@@ -14,7 +15,6 @@ from pbft.node.executor import Execution, Executor
 from pbft.storage.memory_database import MemoryDatabase
 from pbft.storage.state_store import StateStore
 from pbft.storage.state_trees import STATE_TABLES
-from tests.node.test_executor import Journal
 
 INTERVAL, IDLE_MS, IDLE = 4, 10, 10_000
 PARAMETERS = Parameters(

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from cores import Cores
 
-from pbft.node.scrubber import REST, SLICE_SECONDS, DiskDecayed, Scrubber
+from pbft.node.scrubber import REST, SLICE_SECONDS, Scrubber
 from pbft.node.shell import Shell
 from pbft.node.transport import TcpTransport
 from pbft.storage.clean_stop import NOTE_NAME
 from pbft.storage.data_directory import DataDirectory, open_data_directory
-from pbft.storage.database import writing
+from pbft.storage.database import CorruptRecord, writing
 from pbft.storage.state_store import StateStore
 
 
@@ -100,7 +100,7 @@ def test_what_it_finds_stops_the_replica_and_has_the_files_examined_at_the_next_
     assert failures[0].startswith(
         "the disk does not hold what was written to it (the disk has lost"
     )
-    with pytest.raises(DiskDecayed):
+    with pytest.raises(CorruptRecord):
         scrubber.work()
     data.close()
     assert not (tmp_path / "data" / NOTE_NAME).exists()

@@ -215,6 +215,14 @@ def test_older_checkpoints_are_let_go_where_room_is_scarce() -> None:
         type(database).crowded = before
 
 
+@pytest.mark.rule("R25")
+def test_a_node_that_is_asked_for_again_and_again_is_sent_once() -> None:
+    clock = Clock()
+    sent = Sent(clock)
+    ask(server(clock, sent, filled(100_000).pin()), FetchState(1, 1, (b"\x00",) * 64))
+    assert [node.path for node in sent.answers[0].nodes] == [b"\x00"]
+
+
 @pytest.mark.rule("R22")
 @pytest.mark.parametrize("keys", [10, 5000])
 def test_replicas_that_halt_show_in_which_buckets_and_keys_their_states_differ(

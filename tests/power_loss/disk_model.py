@@ -199,7 +199,7 @@ class Disk:
         path = self._below(call.payload)
         inode = self._find(self.seen, path)
         self._open[call.fd] = inode, flags, path.rpartition("/")[2]
-        if flags & os.O_TRUNC:
+        if flags & os.O_TRUNC and self.seen.files[inode]:
             self._add(Change(inode, 0))
 
     def _named(self, path: bytes, inode: int | None) -> None:

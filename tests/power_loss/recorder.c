@@ -1,5 +1,6 @@
 /* Preloaded into a process, it appends to the file $PBFT_RECORD_TO every call that changes a file
  * or directory below $PBFT_RECORD_UNDER, or makes it durable, in the order in which they return.
+ * Processes that this one starts are not recorded: they examine files, and change none.
  *
  * Each record: kind (1 byte), fd (int32), number (int64), length (uint32), then so many bytes;
  * the kinds are explained in recording.py. A call that the replay does not know is recorded as
@@ -11,6 +12,7 @@
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -24,6 +26,7 @@
 #define CREATED (1LL << 40)
 
 static int record = -1;
+static pid_t owner;
 static const char *under;
 static char tracked[MAX_FDS];
 static pthread_mutex_t order = PTHREAD_MUTEX_INITIALIZER;
@@ -52,12 +55,15 @@ static void note(char kind, int fd, int64_t number, const void *bytes, size_t co
 }
 
 static int below(const char *path) {
-    if (under == NULL || path == NULL) return 0;
+    if (under == NULL || path == NULL || getpid() != owner) return 0;
     size_t length = strlen(under);
     return strncmp(path, under, length) == 0 && (path[length] == '/' || path[length] == '\0');
 }
 
-static int known(int fd) { return fd >= 0 && fd < MAX_FDS && tracked[fd]; }
+/* A child that is about to start another program has the same memory still. */
+static int known(int fd) {
+    return fd >= 0 && fd < MAX_FDS && tracked[fd] && getpid() == owner;
+}
 
 __attribute__((constructor)) static void begin(void) {
     const char *to = getenv("PBFT_RECORD_TO");
@@ -66,7 +72,8 @@ __attribute__((constructor)) static void begin(void) {
     record = (int)syscall(SYS_openat, AT_FDCWD, to, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     if (record < 0) abort();
     under = prefix;
-    unsetenv("LD_PRELOAD");  /* a process that it starts has other numbers for its files */
+    owner = getpid();
+    unsetenv("LD_PRELOAD");
 }
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
@@ -233,6 +240,28 @@ MMAP(mmap64)
     }
 PATH(mkdir, 'D', (const char *path, mode_t mode), (path, mode))
 PATH(unlink, 'U', (const char *path), (path))
+PATH(rmdir, 'U', (const char *path), (path))
+
+/* With the path of an open directory before it, where there is one. */
+static int absolute(int dir, const char *path, char *found, size_t size) {
+    char link[64];
+    if (path[0] == '/' || dir == AT_FDCWD) return snprintf(found, size, "%s", path) < (int)size;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", dir);
+    ssize_t length = readlink(link, found, size);
+    if (length < 0 || (size_t)length >= size) return 0;
+    return snprintf(found + length, size - length, "/%s", path) < (int)(size - length);
+}
+
+int unlinkat(int dir, const char *path, int flags) {
+    char found[4096];
+    if (!absolute(dir, path, found, sizeof found)) abort();
+    if (!below(found)) return REAL(unlinkat)(dir, path, flags);
+    LOCK();
+    int failed = REAL(unlinkat)(dir, path, flags);
+    if (!failed) note('U', -1, 0, found, strlen(found));
+    UNLOCK();
+    return failed;
+}
 
 static void unsupported(const char *name) {
     LOCK();
@@ -247,7 +276,6 @@ static void unsupported(const char *name) {
     }
 PATH_UNSUPPORTED(rename, (const char *path, const char *to), (path, to))
 PATH_UNSUPPORTED(link, (const char *path, const char *to), (path, to))
-PATH_UNSUPPORTED(rmdir, (const char *path), (path))
 PATH_UNSUPPORTED(truncate, (const char *path, off_t size), (path, size))
 
 #define FD_UNSUPPORTED(name, parameters, arguments)                     \

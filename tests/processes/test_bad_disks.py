@@ -12,8 +12,10 @@ from random import Random
 from typing import Any
 
 import pytest
+from bad_disk import a_byte, a_page, a_page_of_noise, the_end
 
 from client.kv import KV
+from pbft.cli.soak_load import LEDGER
 from tests.processes.conftest import SHORT_WINDOW, MakeCluster, finish, start
 from tests.processes.load import Load
 from tests.processes.running import (
@@ -28,7 +30,6 @@ from tests.processes.running import (
     voting,
     written,
 )
-from tests.storage.test_bad_files import a_byte, a_page, a_page_of_noise, the_end
 
 PAGE = 4096
 VICTIM = 2
@@ -123,7 +124,7 @@ def test_a_replica_whose_state_is_damaged_fetches_it_from_the_others(
     asyncio.run(load_up(cluster, 100))
     cluster.kill([VICTIM])
     file = cluster.data / f"replica-{VICTIM}" / "state" / "data.mdb"
-    flip_all(file, b"ledger/")
+    flip_all(file, LEDGER)
     ended = pbft("inspect", cluster.data / f"replica-{VICTIM}")
     assert ended.returncode == 1
     assert "damaged: " in ended.stdout
@@ -164,7 +165,7 @@ def test_a_replica_that_reads_what_it_has_not_written_stops_and_repairs_itself(
     cluster = make_cluster()
     asyncio.run(load_up(cluster, 100))
     file = cluster.data / f"replica-{VICTIM}" / "state" / "data.mdb"
-    flip_all(file, b"ledger/")
+    flip_all(file, LEDGER)
     stopped = f"pbft: replica {VICTIM} stopped: the disk does not hold what was written to it"
     asyncio.run(written(cluster.log, stopped))
     cluster.processes.stop(VICTIM)  # it ends by itself; this waits for it
@@ -176,6 +177,7 @@ def test_a_replica_that_reads_what_it_has_not_written_stops_and_repairs_itself(
 def flip_all(file: Path, text: bytes) -> None:
     """A bit behind every occurrence, in place: LMDB maps the file."""
     image, at = file.read_bytes(), -1
+    assert text in image
     with file.open("r+b") as handle:
         while (at := image.find(text, at + 1)) >= 0:
             handle.seek(at + len(text))

@@ -19,13 +19,13 @@ def test_two_runs_of_a_seed_are_the_same(seed: int) -> None:
 
 
 def test_two_seeds_are_two_runs() -> None:
-    hashes = {run(scenario_of(seed)).trace_hash for seed in range(1, 6)}
-    assert len(hashes) == 5
+    hashes = {run(scenario_of(seed)).trace_hash for seed in range(1, 4)}
+    assert len(hashes) == 3
 
 
 @pytest.mark.parametrize("options", [("--seed", "7"), ("--seed", "12", "--replicas", "7")])
 def test_a_seed_has_one_trace_under_every_hash_seed(options: tuple[str, ...]) -> None:
-    traces = {traced(options, hash_seed) for hash_seed in ("0", "1", "4242")}
+    traces = {traced(options, hash_seed) for hash_seed in ("0", "4242")}
     assert len(traces) == 1
 
 

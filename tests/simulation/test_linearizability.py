@@ -1,43 +1,14 @@
 """The linearizability checker: on histories whose verdict is known, and against brute force."""
 
 import io
-from itertools import combinations, permutations
 from random import Random
 
-import msgspec
 import pytest
-from hypothesis import given, settings, strategies as st
+from histories import KEY, delete, failed_swap, get, mutated, put, simulated, swap
+from hypothesis import given, strategies as st
 
 from pbft.simulation.history import Action, MalformedHistory, Operation, dump, load
 from pbft.simulation.linearizability import Judgement, Verdict, check
-
-KEY = b"color"
-FOREVER = 10**9
-
-
-def put(client: int, call: int, reply: int | None, value: bytes, key: bytes = KEY) -> Operation:
-    return Operation(client, call, reply, key, Action.PUT, argument=value)
-
-
-def get(client: int, call: int, reply: int | None, found: bytes | None) -> Operation:
-    return Operation(client, call, reply, KEY, Action.GET, result=found)
-
-
-def delete(client: int, call: int, reply: int | None) -> Operation:
-    return Operation(client, call, reply, KEY, Action.DELETE)
-
-
-def swap(
-    client: int, call: int, reply: int | None, expected: bytes | None, value: bytes
-) -> Operation:
-    return Operation(client, call, reply, KEY, Action.CAS, argument=value, expected=expected)
-
-
-def failed_swap(
-    client: int, call: int, reply: int, expected: bytes | None, value: bytes, found: bytes | None
-) -> Operation:
-    won = swap(client, call, reply, expected, value)
-    return msgspec.structs.replace(won, result=found, succeeded=False)
 
 
 def verdict(*history: Operation) -> Verdict:
@@ -172,58 +143,6 @@ def test_a_violation_is_told_before_an_undecided_search() -> None:
 # --- histories of an atomic register ---------------------------------------------------------
 
 
-def simulated(
-    random: Random,
-    operations: int,
-    clients: int,
-    *,
-    values: int | None = None,
-    unknown: float = 0.1,
-    longest: int = 100,
-) -> list[Operation]:
-    """What `clients` would see of an atomic register, by drawn linearisation points.
-
-    Values repeat if there are only `values` of them. A client whose outcome is unknown goes on.
-    """
-    points: list[tuple[int, int, int, int | None]] = []
-    for client in range(clients):
-        time = random.randrange(longest)
-        for _ in range(operations // clients):
-            end = time + random.randrange(1, longest)
-            lost = random.random() < unknown
-            point = random.randint(time, 3 * end if lost else end)
-            points.append((point, client, time, None if lost else end))
-            time = end + random.randrange(1, longest // 2)
-    value: bytes | None = None
-    history = []
-    for number, (_, client, call, reply) in enumerate(sorted(points, key=lambda p: p[0])):
-        takes_effect = reply is not None or random.random() < 0.5
-        new = b"%d" % (number if values is None else random.randrange(values))
-        operation, after = perform(random, client, call, reply, value, new)
-        history.append(operation)
-        value = after if takes_effect else value
-    random.shuffle(history)
-    return history
-
-
-def perform(
-    random: Random, client: int, call: int, reply: int | None, value: bytes | None, new: bytes
-) -> tuple[Operation, bytes | None]:
-    action = random.choice((Action.PUT, Action.GET, Action.GET, Action.DELETE, Action.CAS))
-    if action is Action.PUT:
-        return put(client, call, reply, new), new
-    if action is Action.GET:
-        return get(client, call, reply, value), value
-    if action is Action.DELETE:
-        return delete(client, call, reply), None
-    if random.random() < 0.6:
-        return swap(client, call, reply, value, new), new
-    other = b"other" if value is None or random.random() < 0.5 else None
-    if reply is None:
-        return swap(client, call, reply, other, new), value
-    return failed_swap(client, call, reply, other, new, value), value
-
-
 @given(
     seed=st.integers(0, 2**32),
     operations=st.integers(1, 80),
@@ -237,20 +156,6 @@ def test_histories_of_an_atomic_register_pass(
     assert check(history) == Judgement(Verdict.LINEARIZABLE)
 
 
-def mutated(random: Random, history: list[Operation]) -> list[Operation] | None:
-    """The history with another result of one operation, or None if it has none to change."""
-    results = [op for op in history if op.action in (Action.GET, Action.CAS) and op.reply]
-    if not results:
-        return None
-    victim = random.choice(results)
-    value = random.choice([op.argument for op in history])
-    if victim.action is Action.CAS:
-        changed = msgspec.structs.replace(victim, succeeded=not victim.succeeded, result=value)
-    else:
-        changed = msgspec.structs.replace(victim, result=value)
-    return [changed if op is victim else op for op in history]
-
-
 def test_most_histories_with_one_changed_result_fail() -> None:
     verdicts = []
     for seed in range(300):
@@ -259,120 +164,6 @@ def test_most_histories_with_one_changed_result_fail() -> None:
         verdicts.append(check(history or []).verdict)
     assert Verdict.UNDECIDED not in verdicts
     assert verdicts.count(Verdict.VIOLATION) > 200
-
-
-# --- against brute force ---------------------------------------------------------------------
-
-
-def brute_force(history: list[Operation]) -> bool:
-    """Whether some order of all known and some unknown operations is legal: tries them all."""
-    known = [op for op in history if op.reply is not None]
-    unknown = [op for op in history if op.reply is None]
-    return any(
-        respects_time(order) and is_legal(order)
-        for size in range(len(unknown) + 1)
-        for chosen in combinations(unknown, size)
-        for order in permutations([*known, *chosen])
-    )
-
-
-def respects_time(order: tuple[Operation, ...]) -> bool:
-    ends = [FOREVER if op.reply is None else op.reply for op in order]
-    return all(ends[j] >= order[i].call for j in range(len(order)) for i in range(j))
-
-
-def is_legal(order: tuple[Operation, ...]) -> bool:
-    value: bytes | None = None
-    for op in order:
-        if op.action is Action.GET:
-            if op.reply is not None and op.result != value:
-                return False
-        elif op.action is Action.CAS:
-            matches = op.expected == value
-            if op.reply is not None and op.succeeded != matches:
-                return False
-            if op.reply is not None and not op.succeeded and op.result != value:
-                return False
-            value = op.argument if matches else value
-        else:
-            value = op.argument
-    return True
-
-
-VALUES = st.sampled_from((b"a", b"b", b"c"))
-MAYBE = st.none() | VALUES
-
-
-@st.composite
-def arbitrary_operations(draw: st.DrawFn) -> Operation:
-    action = draw(st.sampled_from(Action))
-    call = draw(st.integers(0, 12))
-    writes = action in (Action.PUT, Action.CAS)
-    return Operation(
-        client=0,
-        call=call,
-        reply=draw(st.none() | st.integers(call, call + 8)),
-        key=KEY,
-        action=action,
-        argument=draw(VALUES) if writes else None,
-        expected=draw(MAYBE) if action is Action.CAS else None,
-        result=draw(MAYBE) if action in (Action.GET, Action.CAS) else None,
-        succeeded=draw(st.booleans()) if action is Action.CAS else True,
-    )
-
-
-@settings(max_examples=400, deadline=None)
-@given(history=st.lists(arbitrary_operations(), max_size=5))
-def test_the_search_agrees_with_brute_force_on_arbitrary_histories(
-    history: list[Operation],
-) -> None:
-    expected = Verdict.LINEARIZABLE if brute_force(history) else Verdict.VIOLATION
-    assert check(history).verdict is expected
-
-
-def test_the_search_agrees_with_brute_force_on_nearly_right_histories() -> None:
-    seen = {Verdict.LINEARIZABLE: 0, Verdict.VIOLATION: 0}
-    for seed in range(250):
-        random = Random(seed)
-        history = simulated(random, 6, 3, values=random.choice((None, 2)), unknown=0.2)
-        history = mutated(random, history) or history
-        expected = Verdict.LINEARIZABLE if brute_force(history) else Verdict.VIOLATION
-        assert check(history).verdict is expected, seed
-        seen[expected] += 1
-    assert min(seen.values()) > 50
-
-
-def test_the_search_agrees_with_brute_force_where_few_values_meet_many_unknown_outcomes() -> None:
-    seen = {Verdict.LINEARIZABLE: 0, Verdict.VIOLATION: 0}
-    for seed in range(1500):
-        random = Random(seed)
-        history = crowded(random, random.randint(3, 5))
-        expected = Verdict.LINEARIZABLE if brute_force(history) else Verdict.VIOLATION
-        assert check(history).verdict is expected, seed
-        seen[expected] += 1
-    assert min(seen.values()) > 300
-
-
-def crowded(random: Random, size: int) -> list[Operation]:
-    """Two values, mostly swaps, all within a short time: every rule of the search has its turn."""
-    history = []
-    for client in range(size):
-        call = random.randint(0, 10)
-        reply = None if random.random() < 0.3 else call + random.randint(0, 8)
-        value, other = random.choice((b"a", b"b")), random.choice((None, b"a", b"b"))
-        action = random.choice((Action.PUT, Action.GET, Action.DELETE, Action.CAS, Action.CAS))
-        if action is Action.PUT:
-            history.append(put(client, call, reply, value))
-        elif action is Action.GET:
-            history.append(get(client, call, reply, other))
-        elif action is Action.DELETE:
-            history.append(delete(client, call, reply))
-        elif reply is None or random.random() < 0.7:
-            history.append(swap(client, call, reply, other, value))
-        else:
-            found = random.choice((None, b"a", b"b"))
-            history.append(failed_swap(client, call, reply, other, value, found))
-    return history
 
 
 # --- size ------------------------------------------------------------------------------------

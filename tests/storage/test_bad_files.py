@@ -4,115 +4,37 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import msgspec
 import pytest
+from bad_disk import (
+    CLUSTER,
+    PAGE,
+    Content,
+    a_byte,
+    a_page,
+    a_page_in_another_place,
+    a_page_of_noise,
+    content,
+    open_it,
+    the_end,
+)
 
 from pbft.storage import examine as examining, inspection
 from pbft.storage.clean_stop import NOTE_NAME
-from pbft.storage.data_directory import DataDirectory, open_data_directory
-from pbft.storage.database import CorruptRecord, StorageFailure, reading, writing
+from pbft.storage.data_directory import open_data_directory
+from pbft.storage.database import StorageFailure, reading, writing
 from pbft.storage.directory_lock import UnusableDirectory
-from pbft.storage.examine import LOG_TABLES, Examination, Findings, examine
+from pbft.storage.examine import LOG_TABLES, Examination, examine
 from pbft.storage.inspection import DamagedLog, MissingData, TooLarge
-from pbft.storage.scrub import Scrub
 from pbft.storage.seal import Seal
 from pbft.storage.state_store import StateStore
-from pbft.storage.state_trees import STATE_TABLES
 from pbft.storage.store_identity import WrongDirectory, WrongFormat
 
-CLUSTER = b"c" * 32
-PAGE = 4096
-IMAGES = 120
-Content = dict[tuple[str, bytes], bytes]
-
-
-def open_it(path: Path, **changed: Any) -> DataDirectory:
-    return open_data_directory(path, CLUSTER, 2, fresh_ok=True, durable=False, **changed)
-
-
-def write(directory: DataDirectory, seed: int = 1) -> None:
-    """A log and a state of some size, which were written to more than once."""
-    chance, store = Random(seed), StateStore(directory.state)
-    for seq in range(1, 21):
-        with writing(directory.log) as transaction:
-            for table in LOG_TABLES[1:]:
-                key = b"%03d" % chance.randrange(100)
-                transaction.put(table, key, chance.randbytes(chance.choice([20, 300, 9000])))
-        store.begin_batch(seq, seq)
-        for _ in range(100):
-            key = b"key %d" % chance.randrange(3000)
-            store.application.put(key, chance.randbytes(chance.choice([3, 80, 3000])))
-            store.sessions.put(b"h" + chance.randbytes(8), b"header")
-        store.flush()
-
-
-def content(directory: DataDirectory) -> Content:
-    found = {}
-    for database, tables in ((directory.log, LOG_TABLES), (directory.state, STATE_TABLES)):
-        with reading(database) as reader:
-            for table in tables:
-                found.update(((table, key), value) for key, value in reader.scan(table))
-    return found
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Content]:
-    """A data directory, closed, and what is in it."""
-    path = tmp_path_factory.mktemp("original") / "data"
-    directory = open_it(path)
-    write(directory)
-    found = content(directory)
-    directory.close()
-    return path, found
-
-
-@pytest.fixture
-def data(original: tuple[Path, Content], tmp_path: Path) -> Path:
-    """A copy to be spoiled."""
-    return shutil.copytree(original[0], tmp_path / "data")
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Examine here: a hundred processes take long."""
-
-    class Here:
-        def __init__(self, kind: str, file: Path) -> None:
-            self.findings: Callable[[], Findings] = lambda: examine(kind, file)
-
-        def cancel(self) -> None:
-            """It was not even begun."""
-
-    monkeypatch.setattr(inspection, "Examination", Here)
+IMAGES = 60
 
 
 # --- spoiling -------------------------------------------------------------------------------------
-
-
-def a_byte(data: bytearray, chance: Random) -> None:
-    at = chance.choice([chance.randrange(len(data)), chance.randrange(2 * PAGE)])
-    data[at] ^= 1 << chance.randrange(8)
-
-
-def a_page(data: bytearray, chance: Random) -> None:
-    at = chance.randrange(len(data) // PAGE) * PAGE
-    data[at : at + PAGE] = bytes(PAGE)
-
-
-def a_page_of_noise(data: bytearray, chance: Random) -> None:
-    at = chance.randrange(len(data) // PAGE) * PAGE
-    data[at : at + PAGE] = chance.randbytes(PAGE)
-
-
-def a_page_in_another_place(data: bytearray, chance: Random) -> None:
-    source, target = (chance.randrange(len(data) // PAGE) * PAGE for _ in range(2))
-    data[target : target + PAGE] = data[source : source + PAGE]
-
-
-def the_end(data: bytearray, chance: Random) -> None:
-    del data[chance.randrange(len(data)) :]
 
 
 @pytest.mark.rule("R41")
@@ -397,73 +319,3 @@ def test_missing_logs_are_not_made_up_for_by_a_state(data: Path) -> None:
     shutil.rmtree(data / "log")
     with pytest.raises(MissingData):
         open_it(data)
-
-
-# --- the scrubber ---------------------------------------------------------------------------------
-
-
-def scrub_once(directory: DataDirectory) -> Scrub:
-    scrub = Scrub(directory.state, directory.log)
-    while scrub.progress.passes == 0:
-        scrub.step()
-    return scrub
-
-
-def test_a_scrub_reads_everything(data: Path, original: tuple[Path, Content]) -> None:
-    directory = open_it(data)
-    progress = scrub_once(directory).progress
-    wanted = [table for table, _ in original[1]]
-    nodes = sum(table.endswith(".nodes") for table in wanted)
-    log = sum(table in LOG_TABLES[1:] for table in wanted)
-    assert progress.nodes == nodes
-    assert progress.entries == wanted.count("application") + wanted.count("sessions")
-    assert progress.log_records == log + 1, "and its identity"
-    directory.close()
-
-
-@pytest.mark.rule("R41")
-@pytest.mark.parametrize(
-    ("table", "spoil", "reason"),
-    [
-        ("application", "delete", "the disk has lost a record of 'application'"),
-        ("sessions", "alter", "the disk has altered a record of 'sessions'"),
-        ("application.nodes", "delete", "the state's tree has lost its node"),
-        ("application.nodes", "alter", "the state's tree"),
-        ("batches", "raw", "corrupt record in table 'batches'"),
-        ("application", "raw", "corrupt record in table 'application'"),
-    ],
-)
-def test_a_scrub_finds_what_a_read_takes_for_good(
-    data: Path, table: str, spoil: str, reason: str
-) -> None:
-    directory = open_it(data)
-    database = directory.log if table in LOG_TABLES else directory.state
-    with writing(database) as transaction:
-        *_, (key, value) = transaction.scan(table)
-        if spoil == "delete":
-            transaction.delete(table, key)
-        elif spoil == "alter":
-            transaction.put(table, key, value[:-20] + bytes(1) + value[-19:])
-        else:
-            transaction._transaction.put(key, b"x" * 50, db=transaction._tables[table].handle)
-    with pytest.raises(CorruptRecord, match=reason):
-        scrub_once(directory)
-    directory.close()
-
-
-def test_a_scrub_goes_on_while_the_state_moves(data: Path) -> None:
-    directory = open_it(data)
-    scrub, store = Scrub(directory.state, directory.log), StateStore(directory.state)
-    for seq in range(21, 40):
-        for _ in range(60):
-            scrub.step()
-        store.begin_batch(seq, seq)
-        for number in range(seq * 150):
-            key = b"key %d" % (number % 3000)
-            if number % 3:
-                store.application.delete(key)
-            else:
-                store.application.put(key, b"%d" % seq)
-        store.flush()
-    assert scrub.progress.passes + scrub.progress.nodes > 1
-    directory.close()

@@ -1,6 +1,6 @@
 /* The FAIL_AT-th write or sync of a database file fails with the error FAIL_WITH (and all after it).
 
-   Preloaded into a process by tests/storage/test_failing_disk.py. */
+   Preloaded into failing_life.py by tests/storage/test_failing_disk.py. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

@@ -32,6 +32,17 @@ Twist = Callable[[StateAnswer], StateAnswer | None]
 """What a replica says instead; None: nothing."""
 
 
+def lie(answer: StateAnswer) -> StateAnswer:
+    """Other values than there are."""
+    return structs.replace(
+        answer,
+        nodes=tuple(
+            structs.replace(node, entries=tuple((key, b"lie") for key, _ in node.entries))
+            for node in answer.nodes
+        ),
+    )
+
+
 class Answers:
     """A transport that keeps the answers to clients."""
 

@@ -72,7 +72,10 @@ class Wire:
     def broadcast(self, packet: Packet) -> None:
         self.sent.append((None, packet))
 
-    def answer(self, client: bytes, session: int | None, packet: Packet) -> None:
+    def reply(self, client: bytes, session: int, packet: Packet) -> None:
+        self.sent.append((client, packet))
+
+    def answer(self, client: bytes, nonce: int, packet: Packet) -> None:
         self.sent.append((client, packet))
 
 
