@@ -134,7 +134,8 @@ def _begin_first_start(path: Path) -> None:
     sync_directory(path)
     sync_parents(path)
     for name in (LOG, STATE):
-        shutil.rmtree(path / name, ignore_errors=True)
+        if (path / name).exists():
+            shutil.rmtree(path / name)
 
 
 def _inspect(path: Path, cluster_id: bytes, replica: int, bounds: dict[str, int]) -> str:
