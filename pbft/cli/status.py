@@ -32,7 +32,7 @@ TITLES = (
     "window",
     "state digest",
 )
-WIDTH = 130  # columns that the table may take, whatever the terminal has
+WIDTH = 145  # columns that the table may take, whatever the terminal has
 DIGEST_SHOWN = 16  # hexadecimal digits of a state digest in the table
 
 INVALID = "answers, but not with a valid report"

@@ -14,6 +14,8 @@ REPORT = {
     "view": 0,
     "primary": 0,
     "active": True,
+    "voting": True,
+    "amnesiac": False,
     "last_executed": 0,
     "stable_checkpoint": 128,
     "low_watermark": 128,

@@ -114,7 +114,7 @@ def test_the_tour_the_library_proofs_backups_and_lost_disks_work_as_printed(site
         proved = site.shell(PROOFS)
     assert "\nblue\nsucceeded\nput\n" in printed
     assert "color\tgreen" in printed
-    assert printed.count("yes") == 4
+    assert printed.count("yes") == 8
     assert "20 seeds, 0 failures" in printed
     assert "\nvalue   " in proved
     assert proved.count("of 4 replicas") == 2
