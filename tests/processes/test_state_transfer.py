@@ -21,11 +21,12 @@ from tests.processes.running import (
     reports,
     until,
     voting,
+    written,
 )
 from tests.processes.test_crashes import catch_up, settle
 
 CLIENTS = 4
-ABSENT = 3
+ABSENT, SOURCE = 3, 1
 ENTRIES, ENTRY_BYTES = 3000, 2000
 
 
@@ -49,10 +50,14 @@ async def fall_behind(cluster: Cluster, watcher: Client, clients: list[Client]) 
     await until(watcher, others, executed(foremost(found)))
 
 
-def in_the_middle(found: Reports) -> bool:
-    """It fetches, and has something already."""
-    transfer = found[ABSENT]["transfer"]
-    return transfer is not None and transfer["buckets"] > 0
+async def begun(cluster: Cluster, times: int = 1) -> None:
+    """It has begun to fetch, that often: what it fetches takes much longer than to notice this."""
+    await written(cluster.log, f"state-transfer-started replica={ABSENT} ", times)
+
+
+def fetched(found: Reports) -> bool:
+    """It has all of the state."""
+    return found[ABSENT]["transfer"] is None
 
 
 @pytest.mark.rule("R23")
@@ -67,11 +72,11 @@ def test_a_fetching_replica_survives_kills_and_the_loss_of_the_primary_under_loa
             load = Load(clients)
             async with load.running():
                 cluster.start([ABSENT])
-                for _ in range(2):
-                    await until(watcher, [ABSENT], in_the_middle)
+                for times in (1, 2):
+                    await begun(cluster, times)
                     cluster.kill([ABSENT])
                     cluster.start([ABSENT])
-                await until(watcher, [ABSENT], in_the_middle)
+                await begun(cluster, 3)
                 [primary] = {r["primary"] for r in (await reports(watcher, [0, 1, 2])).values()}
                 cluster.kill([primary])
                 rest = [replica for replica in cluster.replicas if replica != primary]
@@ -94,12 +99,11 @@ def test_a_source_that_stops_in_the_middle_is_changed(make_cluster: MakeCluster)
         async with cluster.clients(CLIENTS + 1) as (watcher, *clients):
             await fall_behind(cluster, watcher, clients)
             cluster.start([ABSENT])
-            found = await until(watcher, [ABSENT], in_the_middle)
-            sources = found[ABSENT]["transfer"]["sources"]
-            pid = cluster.processes.running()[sources[0]]
+            await begun(cluster)
+            pid = cluster.processes.running()[SOURCE]
             os.kill(pid, signal.SIGSTOP)
             try:
-                await until(watcher, [ABSENT], lambda found: found[ABSENT]["transfer"] is None)
+                await until(watcher, [ABSENT], fetched)
             finally:
                 os.kill(pid, signal.SIGCONT)
             await catch_up(cluster, watcher)
