@@ -9,7 +9,7 @@ is read, in memory for a few nodes.
 
 from collections.abc import Iterator
 from hashlib import sha256
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, BinaryIO
 
 import msgspec
 from msgspec import Meta, Struct
@@ -18,7 +18,7 @@ from crypto.signing import Ed25519Verifier
 from pbft.codec import encode
 from pbft.config import ClusterConfig
 from pbft.messages import TREE_FANOUT, Digest, Proof, StateSummary, TreeNode
-from pbft.proofs import InvalidProof, check_certificate, checked_digest
+from pbft.proofs import InvalidProof, check_certificate, checked_digest, decode_whole
 from pbft.storage.tree_node import EMPTY_DIGEST, inner_digest
 
 FORMAT = 1
@@ -137,7 +137,7 @@ class BackupReader:
         that they are the state that the header names."""
         root = RootOfBuckets()
         while raw := self._record():
-            bucket: TreeNode = _decoded(_nodes, raw)
+            bucket: TreeNode = decode_whole(_nodes, raw)
             root.add(bucket)
             yield bucket
         if self._file.read(_DIGEST_BYTES + 1) != self._hash.digest():
@@ -151,7 +151,7 @@ class BackupReader:
             raise InvalidProof("it is no backup that pbft has written")
         if raw[1 + len(_MAGIC) :][:1] != bytes([FORMAT]):
             raise InvalidProof(f"it is a backup of another format than {FORMAT}")
-        header: BackupHeader = _decoded(_headers, raw)
+        header: BackupHeader = decode_whole(_headers, raw)
         return header
 
     def _record(self) -> bytes:
@@ -167,13 +167,3 @@ class BackupReader:
             raise InvalidProof("the file is damaged or cut off")
         self._hash.update(raw)
         return raw
-
-
-def _decoded(decoder: Any, raw: bytes) -> Any:
-    try:
-        value = decoder.decode(raw)
-    except (msgspec.DecodeError, RecursionError, OverflowError, UnicodeDecodeError):
-        raise InvalidProof("the file is damaged") from None
-    if encode(value) != raw:
-        raise InvalidProof("the file is damaged")
-    return value

@@ -6,7 +6,7 @@ one sequence number, never for "now".
 """
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -38,6 +38,9 @@ MAP, KEY_VALUE = 0, 1
 """What a proof's `key` is one of: the application's map, or the key-value store that lies in it."""
 
 _MAGIC = b"\xaapbft-proof"
+
+
+S = TypeVar("S", bound=Struct)
 
 
 class InvalidProof(Exception):
@@ -83,13 +86,18 @@ def decode_proof(raw: bytes) -> StateProof:
         raise InvalidProof("it is no proof that pbft has written")
     if raw[len(_MAGIC) + 1 :][:1] != bytes([FORMAT]):
         raise InvalidProof(f"it is a proof of another format than {FORMAT}: use the pbft for it")
+    return decode_whole(_decoder, raw)
+
+
+def decode_whole(decoder: msgspec.msgpack.Decoder[S], raw: bytes) -> S:
+    """What `raw` holds, if it is the canonical encoding of it. Raises InvalidProof."""
     try:
-        proof = _decoder.decode(raw)
+        value = decoder.decode(raw)
     except (msgspec.DecodeError, RecursionError, OverflowError, UnicodeDecodeError):
-        raise InvalidProof("the proof is damaged") from None
-    if encode(proof) != raw:
-        raise InvalidProof("the proof is damaged")
-    return proof
+        raise InvalidProof("the file is damaged") from None
+    if encode(value) != raw:
+        raise InvalidProof("the file is damaged")
+    return value
 
 
 def check_certificate(

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from pbft.core.records import TABLES as RECORD_TABLES
 from pbft.storage import data_directory
 from pbft.storage.data_directory import (
     LOG_TABLES,
@@ -232,3 +233,8 @@ def test_a_path_that_cannot_be_a_directory_is_one_clear_sentence(tmp_path: Path)
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageFailure, match="cannot use the data directory"):
         open_it(tmp_path / "file" / "data", fresh_ok=True)
+
+
+def test_the_storage_and_the_core_mean_the_same_tables_of_the_log() -> None:
+    """They may not know each other, and both must know them."""
+    assert LOG_TABLES == RECORD_TABLES
