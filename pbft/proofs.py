@@ -28,7 +28,7 @@ from pbft.storage.tree_node import (
     node_digest,
 )
 
-FORMAT = 1
+FORMAT = 2
 MAX_KEY_BYTES = state_machine.MAX_KEY_BYTES
 MAX_PROOF_BYTES = 32 * 1024 * 1024
 ROOT = bytes([APPLICATION])

@@ -1,79 +1,63 @@
-"""Forgetting history: which revisions stay readable, and sweeping away what no read can reach.
+"""Forgetting history: which revisions stay readable, and dropping the blocks that none needs.
 
-Raising the compacted revision takes effect for reads at once; the records go later, a few with
-each operation that writes and the rest by ticks. Changes are looked at once, in order, as they fall
-behind: the change before a compacted one is out of reach, and so is a compacted delete itself.
+Raising the compacted revision takes effect for reads at once; the blocks go later, a few with each
+operation that writes and the rest by ticks. A block is of no use once all its changes are at or
+below the compacted revision: reads go back from now, and stop above it.
 """
 
-from itertools import islice
-
-from msgspec import Struct
+from msgspec import structs
 
 from pbft.apps.kv_layout import (
-    Change,
     Head,
-    change_key,
-    decode_change,
+    block_end,
+    block_key,
     decode_entry,
     entry_key,
-    stamp_of,
+    first_of,
+    load_block,
+    value_key,
 )
-from pbft.apps.state_machine import State
+from pbft.apps.state_machine import ReadableState, State
 
-TICK_STEP = 1024  # changes that one tick looks at
-
-
-class Passed(Struct, frozen=True):
-    """What sweeping needs of a change that has fallen behind."""
-
-    stamp: int
-    key: bytes
-    version: int
-    previous: int
+TICK_STEP = 64  # blocks that one tick drops
 
 
 def raise_floor(head: Head, revision: int) -> Head:
     """`head` with all revisions below `revision` unreadable."""
-    return Head(head.revision, max(head.compacted, revision), head.swept)
+    return structs.replace(head, compacted=max(head.compacted, revision))
 
 
 def pending(head: Head) -> bool:
-    """Whether compacted changes wait to be looked at."""
-    return head.compacted > 0 and head.swept < _last(head)
-
-
-def _last(head: Head) -> int:
-    return stamp_of(head.compacted + 1) - 1
+    """Whether there are blocks to drop."""
+    return 0 < head.due <= head.compacted
 
 
 def sweep(state: State, head: Head, limit: int) -> Head:
-    """Look at up to `limit` more compacted changes and drop what they put out of reach."""
-    if not pending(head):
-        return head
-    last = _last(head)
-    records = state.range(change_key(head.swept + 1), change_key(last + 1))
-    passed = [_passed(key, decode_change(raw)) for key, raw in islice(records, limit)]
-    for change in passed:
-        _drop_behind(state, change)
-    swept = passed[-1].stamp if len(passed) == limit else last
-    return Head(head.revision, head.compacted, swept)
+    """Drop up to `limit` blocks that no read needs."""
+    while limit and pending(head):
+        _drop(state, head.oldest)
+        oldest = head.oldest + 1
+        head = structs.replace(head, oldest=oldest, due=_due(state, oldest, head.changes))
+        limit -= 1
+    return head
 
 
-def _passed(raw_key: bytes, change: Change) -> Passed:
-    stamp = int.from_bytes(raw_key[1:], "big")
-    return Passed(stamp, change.key, change.version, change.previous)
+def _due(state: ReadableState, block: int, changes: int) -> int:
+    """The revision of a block's last change, 0 while there is room for one."""
+    return load_block(state, block)[-1].revision if changes >= block_end(block) else 0
 
 
-def _drop_behind(state: State, change: Passed) -> None:
-    if change.previous:
-        state.delete(change_key(change.previous))
-    if not change.version:
-        state.delete(change_key(change.stamp))
-        _drop_entry(state, change)
+def _drop(state: State, block: int) -> None:
+    for number, change in enumerate(load_block(state, block), first_of(block)):
+        if change.replaced and change.replaced.apart:
+            state.delete(value_key(change.replaced.apart))
+        if change.deleted:
+            _drop_entry(state, change.key, number)
+    state.delete(block_key(block))
 
 
-def _drop_entry(state: State, change: Passed) -> None:
+def _drop_entry(state: State, key: bytes, deletion: int) -> None:
     """Forget the key itself, unless it was put again since."""
-    raw = state.get(entry_key(change.key))
-    if raw is not None and decode_entry(raw).stamp == change.stamp:
-        state.delete(entry_key(change.key))
+    raw = state.get(entry_key(key))
+    if raw is not None and decode_entry(raw).newest == deletion:
+        state.delete(entry_key(key))

@@ -5,13 +5,7 @@ from collections.abc import Callable
 import msgspec
 
 from pbft.apps.kv_codec import KeyValue
-from pbft.apps.kv_layout import (
-    change_key,
-    decode_change,
-    decode_entry,
-    entry_key,
-    revision_of,
-)
+from pbft.apps.kv_layout import decode_entry, entry_key, value_key
 
 Lookup = Callable[[bytes], bytes | None]
 """The value under a key of the application's map, or None."""
@@ -39,12 +33,10 @@ def newest(lookup: Lookup, key: bytes) -> KeyValue | None:
 
 def _newest(lookup: Lookup, key: bytes) -> KeyValue | None:
     raw = lookup(entry_key(key))
-    entry = None if raw is None else decode_entry(raw)
-    if entry is None or not entry.version:
+    held = None if raw is None else decode_entry(raw).held
+    if held is None:
         return None
-    stored = lookup(change_key(entry.stamp))
-    change = None if stored is None else decode_change(stored)
-    if change is None or change.key != key or not change.version:
+    value = lookup(value_key(held.apart)) if held.apart else held.value
+    if value is None:
         raise NotKeyValueState("the state is not that of a key-value store")
-    revision = revision_of(entry.stamp)
-    return KeyValue(key, change.value, change.create, revision, change.version, change.lease)
+    return KeyValue(key, value, held.create, held.mod, held.version, held.lease)

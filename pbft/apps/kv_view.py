@@ -22,22 +22,23 @@ from pbft.apps.kv_layout import (
     Change,
     Entry,
     Head,
-    change_key,
-    decode_change,
+    Held,
+    block_of,
     decode_entry,
     decode_head,
     entry_key,
-    revision_of,
-    stamp_of,
+    first_of,
+    load_block,
+    value_key,
 )
 from pbft.apps.state_machine import ReadableState, Refused
 
 
 class Found(Struct, frozen=True):
-    """A live key and where the change is that was in force."""
+    """A live key and what it holds."""
 
     key: bytes
-    stamp: int
+    held: Held
 
 
 class Budget:
@@ -79,11 +80,6 @@ class View:
         raw = self._state.get(entry_key(key))
         return None if raw is None else decode_entry(raw)
 
-    def change(self, stamp: int) -> Change | None:
-        """The change with `stamp`, unless it has been compacted."""
-        raw = self._state.get(change_key(stamp))
-        return None if raw is None else decode_change(raw)
-
     def load(self, found: Found, *, keys_only: bool = False) -> KeyValue:
         """The whole of what was found, to be returned. Raises Refused if that becomes too much."""
         loaded = self.peek(found, keys_only=keys_only)
@@ -92,16 +88,16 @@ class View:
 
     def peek(self, found: Found, *, keys_only: bool = False) -> KeyValue:
         """The whole of what was found, to be looked at."""
-        change = self.change(found.stamp)
-        assert change is not None, "a live change is never compacted"
-        return KeyValue(
-            key=change.key,
-            value=b"" if keys_only else change.value,
-            create_revision=change.create,
-            mod_revision=revision_of(found.stamp),
-            version=change.version,
-            lease=change.lease,
-        )
+        held = found.held
+        value = b"" if keys_only else self._value(held)
+        return KeyValue(found.key, value, held.create, held.mod, held.version, held.lease)
+
+    def _value(self, held: Held) -> bytes:
+        if not held.apart:
+            return held.value
+        value = self._state.get(value_key(held.apart))
+        assert value is not None, "a value is there as long as somebody may read it"
+        return value
 
     def entries(
         self, key: bytes, range_end: bytes, *, reverse: bool = False
@@ -125,23 +121,41 @@ class View:
         self, key: bytes, range_end: bytes, *, revision: int = 0, reverse: bool = False
     ) -> Iterator[Found]:
         """The keys of a range that are there at `revision` (0: now), in order, lazily."""
+        since = self._first_after(revision) if revision else 0
         for name, entry in self.entries(key, range_end, reverse=reverse):
-            if not revision or revision_of(entry.stamp) <= revision:
-                if entry.version:
-                    yield Found(name, entry.stamp)
-            elif stamp := self._in_force(entry, revision):
-                yield Found(name, stamp)
+            now = not since or entry.newest < since
+            held = entry.held if now else self._replaced_since(entry, since)
+            if held is not None:
+                yield Found(name, held)
 
-    def _in_force(self, entry: Entry, revision: int) -> int:
-        """The stamp of the put that `revision` sees, or 0."""
-        later = stamp_of(revision + 1)
-        stamp = min(finger for finger in entry.fingers if finger >= later)
-        while stamp >= later:
-            change = self.change(stamp)
-            assert change is not None, "a change above the compacted revision is there"
-            stamp = change.jump if change.jump >= later else change.previous
-        found = self.change(stamp) if stamp else None
-        return stamp if found and found.version else 0
+    def _first_after(self, revision: int) -> int:
+        """The number of the first change after an uncompacted revision."""
+        low, high = self.head.oldest, block_of(self.head.changes) + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._begins_after(middle, revision) else (middle, high)
+        block = load_block(self._state, low) if self.head.changes else ()
+        return first_of(low) + sum(change.revision <= revision for change in block)
+
+    def _begins_after(self, block: int, revision: int) -> bool:
+        return load_block(self._state, block)[0].revision > revision
+
+    def _replaced_since(self, entry: Entry, since: int) -> Held | None:
+        """What the key's first change from `since` on has replaced; there is one."""
+        number = min(finger for finger in entry.fingers if finger >= since)
+        while True:
+            change = self.change(number)
+            if change.jump >= since:
+                number = change.jump
+            elif change.previous >= since:
+                number = change.previous
+            else:
+                return change.replaced
+
+    def change(self, number: int) -> Change:
+        """The change with this number, which is not compacted."""
+        block = block_of(number)
+        return load_block(self._state, block)[number - first_of(block)]
 
     def do(self, step: Put | Range | Delete) -> PutResult | RangeResult | DeleteResult:
         """Answer one step. Raises Refused."""

@@ -13,20 +13,25 @@ from pbft.apps.kv_codec import (
 from pbft.apps.kv_compaction import raise_floor, sweep
 from pbft.apps.kv_layout import (
     HEAD,
+    MAX_INLINE_BYTES,
     Change,
     Entry,
     Head,
+    Held,
     advance,
-    change_key,
+    block_end,
+    block_key,
+    block_of,
     encode_record,
     entry_key,
-    stamp_of,
+    extended,
+    value_key,
 )
 from pbft.apps.kv_view import Budget, Found, View, check_range
 from pbft.apps.state_machine import Refused, State
 
 MAX_DELETED = 10_000  # keys that one operation may delete: its work and memory are bounded
-COMPACT_STEP = 256  # changes that an explicit compaction looks at itself
+COMPACT_STEP = 16  # blocks that an explicit compaction drops itself
 
 
 class Writer(View):
@@ -35,13 +40,13 @@ class Writer(View):
     def __init__(self, state: State, budget: Budget) -> None:
         super().__init__(state, budget)
         self._store = state
-        self._changes = 0
+        self._added = 0  # changes
         self._deleted = 0
 
     @property
     def revision(self) -> int:
         """The revision that reads of "now" see."""
-        return self.head.revision + (1 if self._changes else 0)
+        return self.head.revision + (1 if self._added else 0)
 
     def do(self, step: Put | Range | Delete) -> PutResult | RangeResult | DeleteResult:
         """Carry out one step. Raises Refused."""
@@ -56,17 +61,21 @@ class Writer(View):
         key = operation.key
         check_range(key, b"")
         entry = self.entry(key)
-        previous = self._previous(key, entry) if operation.prev_kv else None
-        create, version = self.head.revision + 1, 1
-        if entry is not None and entry.version:
-            create, version = entry.create, entry.version + 1
-        self._append(key, entry, operation.value, create, version)
+        old = entry.held if entry else None
+        previous = self.load(Found(key, old)) if operation.prev_kv and old else None
+        revision = self.head.revision + 1
+        create, version = (old.create, old.version + 1) if old else (revision, 1)
+        value, apart = self._placed(operation.value)
+        self._change(key, entry, Held(value, create, revision, version, apart))
         return PutResult(self.revision, previous)
 
-    def _previous(self, key: bytes, entry: Entry | None) -> KeyValue | None:
-        if entry is None or not entry.version:
-            return None
-        return self.load(Found(key, entry.stamp))
+    def _placed(self, value: bytes) -> tuple[bytes, int]:
+        """The value as its key's next change holds it, and where it lies apart (0: nowhere)."""
+        if len(value) <= MAX_INLINE_BYTES:
+            return value, 0
+        number = self._newest + 1
+        self._store.put(value_key(number), value)
+        return b"", number
 
     def delete(self, operation: Delete) -> DeleteResult:
         """Carry out a Delete. Raises Refused."""
@@ -74,34 +83,38 @@ class Writer(View):
         doomed = self._doomed(operation)
         previous: tuple[KeyValue, ...] = ()
         if operation.prev_kv:
-            previous = tuple(self.load(Found(key, entry.stamp)) for key, entry in doomed)
-        for key, entry in doomed:
-            self._append(key, entry, b"", 0, 0)
+            previous = tuple(self.load(Found(key, held)) for key, _, held in doomed)
+        for key, entry, _ in doomed:
+            self._change(key, entry, None)
         return DeleteResult(self.revision, len(doomed), previous)
 
-    def _doomed(self, operation: Delete) -> list[tuple[bytes, Entry]]:
+    def _doomed(self, operation: Delete) -> list[tuple[bytes, Entry, Held]]:
         doomed = []
         for key, entry in self.entries(operation.key, operation.range_end):
-            if not entry.version:
+            if entry.held is None:
                 continue
             self._deleted += 1
             if self._deleted > MAX_DELETED:
                 raise Refused(f"an operation may delete at most {MAX_DELETED} keys")
-            doomed.append((key, entry))
+            doomed.append((key, entry, entry.held))
         return doomed
 
-    def _append(
-        self, key: bytes, entry: Entry | None, value: bytes, create: int, version: int
-    ) -> None:
-        stamp = stamp_of(self.head.revision + 1, self._changes)
-        self._changes += 1
+    def _change(self, key: bytes, entry: Entry | None, held: Held | None) -> None:
+        self._added += 1
+        number = self._newest
         position, fingers = (entry.position, entry.fingers) if entry else (0, ())
-        jump, moved = advance(fingers, position + 1, stamp)
+        jump, moved = advance(fingers, position + 1, number)
         previous = fingers[0] if fingers else 0
-        change = Change(key, value, create, version, previous, jump)
-        self._store.put(change_key(stamp), encode_record(change))
-        renewed = Entry(create, version, position + 1, moved)
-        self._store.put(entry_key(key), encode_record(renewed))
+        replaced = entry.held if entry else None
+        change = Change(key, self.revision, held is None, previous, jump, replaced)
+        block = block_key(block_of(number))
+        self._store.put(block, extended(self._store.get(block), change))
+        self._store.put(entry_key(key), encode_record(Entry(held, position + 1, moved)))
+
+    @property
+    def _newest(self) -> int:
+        """The number of the newest change."""
+        return self.head.changes + self._added
 
     def compact(self, revision: int) -> CompactResult:
         """Carry out a Compact. Raises Refused."""
@@ -114,12 +127,15 @@ class Writer(View):
 
     def commit(self, history: int) -> None:
         """Make the changes a revision, of which the last `history` stay readable."""
-        if not self._changes:
+        if not self._added:
             return
-        head = Head(self.head.revision + 1, self.head.compacted, self.head.swept)
-        head = raise_floor(head, head.revision - history + 1)
-        # More than what was added, so that sweeping always catches up.
-        self._save(sweep(self._store, head, 2 * self._changes + 2))
+        old, revision, newest = self.head, self.revision, self._newest
+        filled = not old.due and newest >= block_end(old.oldest)
+        due = revision if filled else old.due
+        head = Head(revision, old.compacted, newest, old.oldest, due)
+        # More than what was added, so that dropping always catches up.
+        blocks = 1 + block_of(newest) - block_of(old.changes)
+        self._save(sweep(self._store, raise_floor(head, revision - history + 1), blocks))
 
     def _save(self, head: Head) -> None:
         self._store.put(HEAD, encode_record(head))

@@ -18,7 +18,8 @@ from pbft.apps.kv_codec import (
     encode,
     prefix_end,
 )
-from pbft.apps.kv_layout import decode_head
+from pbft.apps.kv_compaction import pending
+from pbft.apps.kv_layout import decode_head, load_block
 from pbft.apps.state_machine import Context, Refused
 
 WHOLE = (FROM_KEY, FROM_KEY)
@@ -92,7 +93,7 @@ def test_a_get_does_not_look_at_history(store) -> None:
         store.do(Put(b"hot", b"%d" % number))
     store.state.reads = 0
     assert store.ask(Range(b"hot")).kvs[0].value == b"299"
-    assert store.state.reads == 3
+    assert store.state.reads == 2
 
 
 def test_a_put_costs_a_bounded_number_of_reads_and_entries(new_store) -> None:
@@ -102,7 +103,7 @@ def test_a_put_costs_a_bounded_number_of_reads_and_entries(new_store) -> None:
         store.state.reads = 0
         store.do(Put(b"key-%04d" % (number % 200), b"again"))
         assert store.state.reads <= 12
-    assert len(store.state.entries) <= 1 + 200 + 200 + 50 + 1
+    assert len(store.state.entries) <= 1 + 200 + 50 // 16 + 2
 
 
 def test_count_only_and_keys_only_leave_the_rest_out(store) -> None:
@@ -154,31 +155,57 @@ def test_the_last_revisions_stay_readable_and_older_ones_go_by_themselves(new_st
         store.ask(Range(b"x", revision=latest - 10))
 
 
-def test_sweeping_goes_on_over_several_operations_until_nothing_is_left_to_sweep(new_store) -> None:
+def put_many(store, *, transactions: int) -> None:
+    for _ in range(transactions):
+        store.do(Txn(success=tuple(Put(b"%d" % number, b"") for number in range(128))))
+
+
+def blocks_of(store) -> int:
+    return sum(1 for _ in store.state.range(b"r", b"s"))
+
+
+def test_history_goes_over_several_operations_until_nothing_is_left_to_drop(new_store) -> None:
     store = new_store(history=1000)
-    for _ in range(6):
-        store.do(Txn(success=tuple(Put(b"%d" % number, b"") for number in range(128))))
+    put_many(store, transactions=6)
+    assert blocks_of(store) == 6 * 8 + 1
     store.do(Compact(store.ask(Range(b"x")).revision))
-    entries = len(store.state.entries)
-    assert entries > 1 + 128 + 3 * 128  # one explicit compaction looks at 256 changes
-    for _ in range(128):
+    assert blocks_of(store) == 6 * 8 + 1 - 16, "a compaction drops 16 itself"
+    for number in range(31):
         store.do(Put(b"x", b""))
-    assert len(store.state.entries) == 1 + 128 + 128 + 1 + 128
-    head = decode_head(store.state.get(b"m"))
-    assert head.swept >= head.compacted << 20
+        assert blocks_of(store) == 32 - number, "each put drops one, and one for each it begins"
+    assert not pending(decode_head(store.state.get(b"m")))
 
 
-def test_ticks_sweep_what_is_compacted_until_nothing_is_left(store) -> None:
-    for _ in range(20):
-        store.do(Txn(success=tuple(Put(b"%d" % number, b"") for number in range(128))))
+def test_ticks_drop_what_is_compacted_until_nothing_is_left(store) -> None:
+    put_many(store, transactions=20)
     assert store.machine.next_deadline(store.state) is None
     store.do(Compact(store.ask(Range(b"x")).revision))
     context, ticks = Context(time=1, client=b"", session=0, seq=1), 0
     while store.machine.next_deadline(store.state) is not None:
         store.machine.tick(store.state, context)
         ticks += 1
-    assert ticks == 3  # 1,024 changes at a time, of which the compaction itself has looked at 256
-    assert len(store.state.entries) == 1 + 128 + 128
+    assert ticks == 3  # 160 blocks: 16 by the compaction itself, then 64 at a time
+    assert len(store.state.entries) == 1 + 128 + 1
+
+
+def test_a_deleted_key_leaves_nothing_once_its_block_is_dropped(new_store) -> None:
+    store = new_store(history=1)
+    store.do(Put(b"a", b"long" * 1000))
+    store.do(Delete(b"a"))
+    assert store.state.entries.keys() >= {b"ka", b"v" + bytes(7) + b"\x01"}
+    for _ in range(20):
+        store.do(Put(b"b", b""))
+    assert not {key for key in store.state.entries if key[:1] == b"v" or key == b"ka"}
+
+
+def test_a_long_value_is_written_once_and_is_there_as_long_as_a_revision_has_it(store) -> None:
+    long = bytes(range(256)) * 64
+    store.do(Put(b"a", long))
+    for value in (b"x", long[::-1], b"y"):
+        store.do(Put(b"a", value))
+    read = [store.ask(Range(b"a", revision=revision)).kvs[0].value for revision in range(2, 6)]
+    assert read == [long, b"x", long[::-1], b"y"]
+    assert sum(len(value) for value in store.state.entries.values()) < 2 * len(long) + 1000
 
 
 def test_history_of_no_revision_at_all_is_a_mistake() -> None:
@@ -247,5 +274,10 @@ def test_two_stores_with_equal_operations_hold_equal_bytes(new_store) -> None:
 def test_the_changes_lie_in_the_order_of_their_revisions(store) -> None:
     store.do(Txn(success=(Put(b"b", b""), Put(b"a", b""))))
     store.do(Delete(*WHOLE))
-    stamps = [int.from_bytes(key[1:], "big") for key, _ in store.state.range(b"r", b"s")]
-    assert stamps == [2 << 20, 2 << 20 | 1, 3 << 20, 3 << 20 | 1]
+    changes = load_block(store.state, 0)
+    assert [(change.revision, change.key, change.deleted) for change in changes] == [
+        (2, b"b", False),
+        (2, b"a", False),
+        (3, b"a", True),
+        (3, b"b", True),
+    ]

@@ -24,7 +24,7 @@ from pbft.apps.kv_codec import (
     TxnResult,
     decode_result,
 )
-from pbft.apps.kv_layout import decode_change, decode_head, revision_of
+from pbft.apps.kv_layout import decode_entry, decode_head, first_of, load_block, value_key
 from pbft.apps.state_machine import Refused
 
 Keys = dict[bytes, KeyValue]
@@ -174,7 +174,7 @@ def _numbers(kv: KeyValue) -> tuple[int, int, int]:
 KEYS = (b"\0", b"a", b"a\0", b"ab", b"b", b"b\xff", b"\xff")
 keys = st.sampled_from(KEYS)
 ends = st.sampled_from((b"", b"", b"\0", b"a\0", b"ab", b"b", b"c", b"\xff"))
-values = st.sampled_from((b"", b"x", b"y"))
+values = st.sampled_from((b"", b"x", b"y", b"long" * 300))
 flags = st.booleans()
 revisions = st.one_of(st.just(0), st.integers(1, 40))
 
@@ -236,22 +236,21 @@ def test_what_no_read_can_reach_is_swept_away(new_store, script, history) -> Non
     for operation in [*script, *[Put(b"z", b"")] * 150]:
         outcome(model.apply, operation)
         outcome(store.do, operation)
-    reachable = {
-        (kv.key, kv.mod_revision)
-        for revision, kvs in model.past.items()
-        if revision >= model.floor
-        for kv in kvs.values()
-    }
-    changes = [(raw, decode_change(value)) for raw, value in store.state.range(b"r", b"s")]
-    puts = {
-        (change.key, revision_of(int.from_bytes(raw[1:], "big")))
-        for raw, change in changes
-        if change.version
-    }
-    deletes = {int.from_bytes(raw[1:], "big") for raw, change in changes if not change.version}
-    assert puts == reachable
-    assert all(revision_of(stamp) > model.floor for stamp in deletes)
-    assert decode_head(store.state.get(b"m")).compacted == model.floor
+    head = decode_head(store.state.get(b"m"))
+    assert head.compacted == model.floor
+    first = int.from_bytes(next(store.state.range(b"r", b"s"))[0][1:], "big")
+    blocks = [load_block(store.state, n) for n in range(first, (head.changes >> 4) + 1)]
+    assert [key for key, _ in store.state.range(b"r", b"s")] == [
+        b"r" + n.to_bytes(8, "big") for n in range(first, first + len(blocks))
+    ]
+    assert all(block[-1].revision > model.floor for block in blocks[:-1])
+    kept = {n for n, _ in enumerate((c for b in blocks for c in b), first_of(first))}
+    entries = [decode_entry(raw) for _, raw in store.state.range(b"k", b"l")]
+    assert all(entry.newest in kept for entry in entries if entry.held is None)
+    held = [entry.held for entry in entries] + [c.replaced for b in blocks for c in b]
+    apart = {value_key(each.apart) for each in held if each and each.apart}
+    assert {key for key, _ in store.state.range(b"v", b"w")} == apart
+    assert sum(entry.held is not None for entry in entries) == len(model.past[model.revision])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -261,11 +260,6 @@ def test_one_hot_key_is_read_at_every_revision_in_few_steps(new_store, seed) -> 
         store.do(Put(b"hot", b"%d" % number))
         if number % 7 == seed:
             store.do(Put(b"cold", b""))
-    expected: dict[int, bytes] = {}
-    for _, raw in store.state.range(b"r", b"s"):
-        change = decode_change(raw)
-        if change.key == b"hot":
-            expected[len(expected)] = change.value
     latest = decode_head(store.state.get(b"m")).revision
     for revision in range(2, latest + 1, 13):
         store.state.reads = 0

@@ -161,7 +161,7 @@ def test_a_backup_is_no_proof_and_a_proof_no_backup() -> None:
         decode_proof(raw)
     with pytest.raises(InvalidProof):
         content_of(b"\x00\x00\x00\x02\x91\x01", notary)
-    newer = raw[:17] + b"\x02" + raw[18:]
+    newer = raw[:17] + b"\x03" + raw[18:]
     assert is_backup(newer[:32])
-    with pytest.raises(InvalidProof, match="another format than 1"):
+    with pytest.raises(InvalidProof, match="another format than 2"):
         content_of(newer, notary)

@@ -139,8 +139,8 @@ def test_a_truncated_or_longer_file_is_refused(notary: Notary) -> None:
 
 def test_a_proof_of_another_format_is_refused_with_its_reason(notary: Notary) -> None:
     raw = encode_proof(notary.proof(HERE))
-    newer = raw[:12] + b"\x02" + raw[13:]
-    with pytest.raises(InvalidProof, match="another format than 1"):
+    newer = raw[:12] + b"\x03" + raw[13:]
+    with pytest.raises(InvalidProof, match="another format than 2"):
         decode_proof(newer)
 
 
@@ -280,10 +280,13 @@ def test_a_key_that_is_there_cannot_be_proved_absent(notary: Notary) -> None:
 # --- asking one replica after the other ------------------------------------------------------
 
 
+BLUE = b"blue" * 1000
+
+
 def colored() -> Notary:
-    """A hundred keys, in a certified state."""
+    """A hundred keys with values that lie apart from their entries, in a certified state."""
     notary = Notary()
-    notary.do(*(Put(b"color-%d" % n, b"blue") for n in range(100)))
+    notary.do(*(Put(b"color-%d" % n, BLUE) for n in range(100)))
     notary.certify()
     return notary
 
@@ -297,14 +300,14 @@ def test_whoever_lies_or_is_silent_or_has_nothing_is_changed() -> None:
         2: lambda answer: structs.replace(answer, summary=nothing, proof=(), nodes=()),
     }
     found = notary.prove(b"color-7", KEY_VALUE)
-    assert found.value == b"blue"
+    assert found.value == BLUE
     assert [replica for replica, _ in notary.asked] == [0, 1, 2, 3, 3]
 
 
 def test_a_replica_that_shows_other_nodes_than_it_was_asked_for_is_changed() -> None:
     notary = colored()
     notary.twists = {0: lambda answer: structs.replace(answer, nodes=answer.nodes[:1])}
-    assert notary.prove(b"color-7", KEY_VALUE).value == b"blue"
+    assert notary.prove(b"color-7", KEY_VALUE).value == BLUE
     assert [replica for replica, _ in notary.asked] == [0, 0, 1, 1]
 
 
@@ -314,7 +317,7 @@ def test_a_state_that_disappears_between_two_questions_is_asked_for_again() -> N
     notary.twists = {
         0: lambda answer: answer if answer.proof else structs.replace(answer, summary=late)
     }
-    assert notary.prove(b"color-7", KEY_VALUE).value == b"blue"
+    assert notary.prove(b"color-7", KEY_VALUE).value == BLUE
     assert notary.asked == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 

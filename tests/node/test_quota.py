@@ -154,7 +154,7 @@ def draw(random: Random) -> bytes:
 @pytest.mark.rule("R47")
 @pytest.mark.parametrize("seed", range(10))
 def test_replicas_refuse_the_same_whenever_they_flush_or_restart(seed: int) -> None:
-    machine, parameters = KeyValueStore(history=20), Parameters(max_state_bytes=12_000)
+    machine, parameters = KeyValueStore(history=20), Parameters(max_state_bytes=5_000)
     one, other = Bench(machine, parameters), Bench(machine, parameters)
     random, luck = Random(seed), Random(-seed)
     refused = 0
@@ -190,7 +190,7 @@ def test_a_full_key_value_store_can_be_emptied_and_filled_again() -> None:
     assert bench.run(encode(Compact(2 * written + 1)))[0].code == OK
     while bench.operations.next_deadline() is not None:
         bench.tick()
-    assert bench.size < 1000
+    assert bench.size < 5000, "the last sixteen changes, and the keys that they deleted"
     assert bench.run(encode(Put(b"k", b"")))[0].code == OK
 
 

@@ -29,7 +29,7 @@ from pbft.storage.examine import LOG_TABLES, Examination, examine
 from pbft.storage.inspection import DamagedLog, MissingData, TooLarge
 from pbft.storage.seal import Seal
 from pbft.storage.state_store import StateStore
-from pbft.storage.store_identity import WrongDirectory, WrongFormat
+from pbft.storage.store_identity import FORMAT, WrongDirectory, WrongFormat
 
 IMAGES = 60
 
@@ -208,7 +208,7 @@ def test_the_state_of_another_replica_is_refused_and_not_discarded(
 
 @pytest.mark.parametrize(
     ("number", "advice"),
-    [(1, "run the version that wrote it"), (3, "install the newer version that wrote it")],
+    [(1, "run the version that wrote it"), (FORMAT + 1, "install the newer version that wrote it")],
 )
 def test_another_format_is_refused_with_what_to_do_and_left_as_it_is(
     data: Path, number: int, advice: str
@@ -219,7 +219,7 @@ def test_another_format_is_refused_with_what_to_do_and_left_as_it_is(
     directory.close()
     (data / NOTE_NAME).unlink()
     before = (data / "log" / "data.mdb").read_bytes()
-    with pytest.raises(WrongFormat, match=f"format {number}; .* reads format 2: {advice}"):
+    with pytest.raises(WrongFormat, match=f"format {number}; .* reads format {FORMAT}: {advice}"):
         open_it(data)
     assert (data / "log" / "data.mdb").read_bytes() == before
 

@@ -142,7 +142,7 @@ def test_another_format_is_refused_whatever_else_it_says(data: Path, record: lis
         open_it(data)
 
 
-@pytest.mark.parametrize("record", [b"", b"\xc1", b"\x07", b"\x92\x02\x02"])
+@pytest.mark.parametrize("record", [b"", b"\xc1", b"\x07", bytes([0x92, FORMAT, 2])])
 def test_an_identity_that_is_none_is_refused(data: Path, record: bytes) -> None:
     overwrite_identity(data, record)
     with pytest.raises(CorruptRecord, match="identity record is not readable"):
