@@ -1,6 +1,5 @@
 """What `pbft soak` has measured: pauses, restarts, memory, disk; as a table and as JSON."""
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,12 +10,14 @@ from typing import Any
 from rich.table import Table
 
 from pbft.cli.soak_checks import CheckFailed
+from pbft.node.memory import private_bytes
 
 MIB = 1024 * 1024
-MEMORY_BOUND = 384 * MIB
+MEMORY_BOUND = 192 * MIB
 DISK_BOUND = 512 * MIB
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 SHORTEST_TREND = 300.0  # seconds; growth per hour means nothing over less
+JUDGED_EPOCHS = 12  # before so many, what is kept on purpose is not all there
+GROWTH, SLACK = 1.5, 32 * MIB  # what the second half of the run may add to the first
 
 
 class Gauge:
@@ -40,8 +41,17 @@ class Gauge:
                 )
 
     def mark(self) -> None:
-        """An epoch ends."""
+        """An epoch ends. Raises CheckFailed if what there is at these moments goes on growing."""
         self._ends.append((time.monotonic(), self._now))
+        ends = [value for _, value in self._ends]
+        if len(ends) < JUDGED_EPOCHS:
+            return
+        before, after = max(ends[: len(ends) // 2]), max(ends[len(ends) // 2 :])
+        if after > GROWTH * before + SLACK:
+            raise CheckFailed(
+                f"the {self._what} of a replica goes on growing: at most {before / MIB:.0f} MiB at "
+                f"the end of an epoch in the first half, {after / MIB:.0f} MiB in the second"
+            )
 
     def figures(self) -> dict[str, Any]:
         """MiB at the end of each epoch and at most, and the growth in the second half."""
@@ -181,15 +191,10 @@ def _bounded(found: dict[str, Any]) -> str:
 # --- where the numbers come from ---------------------------------------------------------------
 
 
-def resident_bytes(pids: dict[int, int]) -> dict[int, int]:
-    """The resident memory of each replica's process; only of those that are there, on Linux."""
-    found = {}
-    for replica, pid in pids.items():
-        try:
-            found[replica] = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
-        except (OSError, IndexError):  # it has just ended, or this is not Linux
-            continue
-    return found
+def memory_bytes(pids: dict[int, int]) -> dict[int, int]:
+    """The memory of each replica's process, without mapped files; only where it can be told."""
+    found = {replica: private_bytes(pid) for replica, pid in pids.items()}
+    return {replica: size for replica, size in found.items() if size is not None}
 
 
 def allocated_bytes(folder: Path) -> int:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from pbft.cli.laboratory import LOG, POLL_SECONDS, Laboratory, Watcher, until
 from pbft.cli.soak_checks import CheckFailed, agree, check_evidence, well
-from pbft.cli.soak_figures import Figures, allocated_bytes, resident_bytes
+from pbft.cli.soak_figures import Figures, allocated_bytes, memory_bytes
 from pbft.cli.soak_load import Load
 from pbft.cli.soak_log import LogReader
 from pbft.cli.soak_plan import EPOCH_SECONDS, Act, Kind, Step, plan
@@ -158,7 +158,7 @@ class Soak:
                 self._figures.restarts.append(took)
         for replica, code in self._lab.processes.take_ended():
             raise CheckFailed(f"replica {replica} has ended by itself, with exit code {code}")
-        self._figures.memory.sample(resident_bytes(self._lab.processes.pids))
+        self._figures.memory.sample(memory_bytes(self._lab.processes.pids))
         folders = {r: self._lab.data / f"replica-{r}" for r in self._lab.replicas}
         self._figures.disk.sample({r: allocated_bytes(path) for r, path in folders.items()})
 

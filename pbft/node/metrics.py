@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from pbft.node.memory import private_bytes
 from pbft.node.turn import Node
 
 
@@ -25,6 +26,7 @@ class NodeCollector(Collector):
             "pbft_stable_checkpoint": ("The stable checkpoint", core.checkpoints.stable_seq),
             "pbft_state_bytes": ("The size of the state", self._node.store.application.size.most),
             "pbft_pending_requests": ("Requests that wait to be ordered", len(core.pool)),
+            "pbft_memory_bytes": ("Memory without mapped files", private_bytes() or 0),
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(name, text, value=value)

@@ -7,6 +7,7 @@ import msgspec
 from pbft.core.records import AmnesiaRecord
 from pbft.core.replica import Replica
 from pbft.core.state_transfer import StateTransfer
+from pbft.node.memory import private_bytes
 from pbft.storage.scrub import Progress
 
 
@@ -40,6 +41,7 @@ def report(
             "transfer": _transfer(core.transfer),
             "state_bytes": state_bytes,
             "max_state_bytes": max_state_bytes,
+            "memory_bytes": private_bytes(),
             "log_commits": log_commits,
             "verifications": verifications,
             "scrub": scrubbed,

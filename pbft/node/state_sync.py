@@ -17,7 +17,7 @@ from pbft.storage.tree_node import EMPTY_DIGEST, MalformedNode, content_bytes, n
 
 PINNED_CHECKPOINTS = 3
 MAX_PINS = 8  # those in use included
-IN_USE_US = 30_000_000  # a pin that was used within this time stays,
+IN_USE_US = 10_000_000  # a pin that was used within this time stays,
 MAX_AGE_US = 900_000_000  # but not for longer than this,
 MAX_GROWTH_BYTES = 4 * 1024**3  # or once it makes the file grow by this
 

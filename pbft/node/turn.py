@@ -244,6 +244,7 @@ class Node:
 
     def _transfer(self, command: BeginTransfer | InstallNodes | FinishTransfer) -> None:
         if isinstance(command, BeginTransfer):
+            self._pins.close()  # or no page that is replaced could be used again
             self._installer.begin(command.summary)
         elif isinstance(command, InstallNodes):
             self._queue.append(self._installer.install(command.nodes, command.peer))

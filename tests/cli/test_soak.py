@@ -20,7 +20,7 @@ from pbft.cli.soak_checks import (
     last_reads,
     well,
 )
-from pbft.cli.soak_figures import MIB, Figures, Gauge
+from pbft.cli.soak_figures import Figures
 from pbft.cli.soak_log import LogReader, note
 from pbft.cli.soak_plan import EPOCH_SECONDS, Act, Kind, Step, plan
 from pbft.cli.soak_trouble import Trouble
@@ -211,31 +211,6 @@ def test_evidence_against_anybody_has_failed() -> None:
     check_evidence({0: report(), 1: report(counters={"evidence": 0})})
     with pytest.raises(CheckFailed, match="replica 1 has seen signed messages that contradict"):
         check_evidence({0: report(), 1: report(counters={"evidence": 1})})
-
-
-def test_more_memory_or_disk_than_is_allowed_has_failed() -> None:
-    gauge = Gauge("memory", 100 * MIB)
-    gauge.sample({0: 10 * MIB, 1: 100 * MIB})
-    with pytest.raises(CheckFailed, match="the memory of replica 2 has grown to 101 MiB: more"):
-        gauge.sample({2: 101 * MIB})
-
-
-def test_growth_is_told_of_the_second_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, gauge = 0.0, Gauge("disk", 100 * MIB)
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    for size in (10, 50, 51, 52):
-        gauge.sample({0: 90 * MIB})
-        gauge.sample({0: 5 * MIB, 1: size * MIB})
-        gauge.mark()
-        now += 360.0
-    assert gauge.figures() == {
-        "first": 10.0,
-        "last": 52.0,
-        "max": 90.0,
-        "bound": 100,
-        "growth_per_hour": 10.0,
-        "ends": [10.0, 50.0, 51.0, 52.0],
-    }
 
 
 def test_a_log_line_that_no_replica_may_write_has_failed(tmp_path: Path) -> None:
