@@ -11,6 +11,7 @@ from pbft.apps.kv_layout import (
     Head,
     block_end,
     block_key,
+    block_of,
     decode_entry,
     entry_key,
     first_of,
@@ -25,6 +26,15 @@ TICK_STEP = 64  # blocks that one tick drops
 def raise_floor(head: Head, revision: int) -> Head:
     """`head` with all revisions below `revision` unreadable."""
     return structs.replace(head, compacted=max(head.compacted, revision))
+
+
+def closed(head: Head) -> Head:
+    """`head` without room in the newest block, so that it can go too; some numbers are left out."""
+    if not head.changes:
+        return head
+    newest = block_end(block_of(head.changes))
+    alone = block_of(newest) == head.oldest
+    return structs.replace(head, changes=newest, due=head.revision if alone else head.due)
 
 
 def pending(head: Head) -> bool:

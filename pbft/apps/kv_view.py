@@ -129,13 +129,15 @@ class View:
                 yield Found(name, held)
 
     def _first_after(self, revision: int) -> int:
-        """The number of the first change after an uncompacted revision."""
+        """The number of the first change after an uncompacted revision, made or still to come."""
+        if revision == self.head.revision:
+            return self.head.changes + 1
         low, high = self.head.oldest, block_of(self.head.changes) + 1
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self._begins_after(middle, revision) else (middle, high)
-        block = load_block(self._state, low) if self.head.changes else ()
-        return first_of(low) + sum(change.revision <= revision for change in block)
+        earlier = sum(change.revision <= revision for change in load_block(self._state, low))
+        return first_of(low) + earlier
 
     def _begins_after(self, block: int, revision: int) -> bool:
         return load_block(self._state, block)[0].revision > revision

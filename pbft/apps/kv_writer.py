@@ -10,7 +10,7 @@ from pbft.apps.kv_codec import (
     Range,
     RangeResult,
 )
-from pbft.apps.kv_compaction import raise_floor, sweep
+from pbft.apps.kv_compaction import closed, raise_floor, sweep
 from pbft.apps.kv_layout import (
     HEAD,
     MAX_INLINE_BYTES,
@@ -122,7 +122,10 @@ class Writer(View):
             raise Refused("required revision is a future revision")
         if revision <= self.head.compacted:
             raise Refused("required revision has been compacted")
-        self._save(sweep(self._store, raise_floor(self.head, revision), COMPACT_STEP))
+        head = raise_floor(self.head, revision)
+        if revision == head.revision:
+            head = closed(head)
+        self._save(sweep(self._store, head, COMPACT_STEP))
         return CompactResult(self.revision)
 
     def commit(self, history: int) -> None:

@@ -104,7 +104,7 @@ def _parameters(random: Random) -> Parameters:
         window=window,
         pipeline_depth=random.randint(1, 4),
         sessions_per_client=random.choice((2, 3, 8)),
-        max_state_bytes=random.choice((CALM.max_state_bytes, CALM.max_state_bytes, 6_000, 3_000)),
+        max_state_bytes=random.choice((CALM.max_state_bytes, CALM.max_state_bytes, 3_000, 1_500)),
         session_idle_ms=random.choice((CALM.session_idle_ms, 2_000)),
     )
 

@@ -184,8 +184,26 @@ def test_ticks_drop_what_is_compacted_until_nothing_is_left(store) -> None:
     while store.machine.next_deadline(store.state) is not None:
         store.machine.tick(store.state, context)
         ticks += 1
-    assert ticks == 3  # 160 blocks: 16 by the compaction itself, then 64 at a time
-    assert len(store.state.entries) == 1 + 128 + 1
+    assert ticks == 3  # 161 blocks: 16 by the compaction itself, then 64 at a time
+    assert len(store.state.entries) == 1 + 128
+
+
+@pytest.mark.parametrize("puts", [0, 1, 14, 15, 16, 17])
+def test_the_present_revision_is_readable_after_all_history_is_compacted(store, puts) -> None:
+    put_numbered(store, puts)
+    store.do(Compact(puts + 1))
+    assert blocks_of(store) == 0
+    assert store.ask(Range(*WHOLE, revision=puts + 1)).count == puts
+    store.do(Put(b"key-0000", b"new"))
+    assert store.ask(Range(*WHOLE, revision=puts + 1, count_only=True)).count == puts
+    assert [kv.value for kv in store.ask(Range(b"key-0000")).kvs] == [b"new"]
+
+
+@pytest.mark.parametrize("puts", range(14, 19))
+def test_with_no_history_at_all_the_present_revision_is_readable(new_store, puts) -> None:
+    store = new_store(history=1)
+    put_numbered(store, puts)
+    assert store.ask(Range(*WHOLE, revision=puts + 1)).count == puts
 
 
 def test_a_deleted_key_leaves_nothing_once_its_block_is_dropped(new_store) -> None:

@@ -205,7 +205,7 @@ def in_small_batches(seed: int) -> Scenario:
 
 def with_little_room(seed: int) -> Scenario:
     scenario = stress_of(seed, "outage")
-    return replace(scenario, parameters=replace(scenario.parameters, max_state_bytes=6_000))
+    return replace(scenario, parameters=replace(scenario.parameters, max_state_bytes=2_000))
 
 
 def with_a_twin(seed: int) -> Scenario:
