@@ -9,10 +9,11 @@ from hashlib import sha256
 DIGEST_BYTES = 32
 
 
+def framed(piece: bytes) -> bytes:
+    """`piece` after its length (8 bytes, big-endian): as a domain, the beginning of its digests."""
+    return len(piece).to_bytes(8, "big") + piece
+
+
 def digest(domain: bytes, *parts: bytes) -> bytes:
     """SHA-256 (32 bytes) over `domain` and `parts`, each after its length (8 bytes, big-endian)."""
-    pieces = [len(domain).to_bytes(8, "big"), domain]
-    for part in parts:
-        pieces.append(len(part).to_bytes(8, "big"))
-        pieces.append(part)
-    return sha256(b"".join(pieces)).digest()
+    return sha256(framed(domain) + b"".join(map(framed, parts))).digest()

@@ -70,7 +70,7 @@ class RootOfBuckets:
 
     def _close(self) -> None:
         path, children = self._open.pop()
-        self._put(path, inner_digest(path, children))
+        self._put(path, inner_digest(path, b"".join(children)))
 
     def _put(self, path: bytes, digest: bytes) -> None:
         if self._open:

@@ -23,9 +23,8 @@ from pbft.storage.tree_node import (
     EMPTY_DIGEST,
     MAX_DEPTH,
     MalformedNode,
-    key_hash,
-    nibble,
     node_digest,
+    place_of,
 )
 
 FORMAT = 2
@@ -125,8 +124,7 @@ def check_certificate(
 
 def path_of(key: bytes) -> TreePath:
     """The whole path of a key of the application's map: 65 bytes."""
-    hashed = key_hash(key)
-    return ROOT + bytes(nibble(hashed, depth) for depth in range(MAX_DEPTH))
+    return ROOT + place_of(key)
 
 
 class PartialTree:
@@ -152,15 +150,14 @@ class PartialTree:
 
     def lookup(self, key: bytes) -> bytes | None:
         """The value under `key`, or None where the tree has no such key. Raises Unproved."""
-        path = ROOT
-        hashed = key_hash(key)
+        path, whole = ROOT, path_of(key)
         while self._expected[path] != EMPTY_DIGEST:
             node = self._known.get(path)
             if node is None:
                 raise Unproved(key)
             if not node.children:
                 return dict(node.entries).get(key)
-            path += bytes([nibble(hashed, len(path) - 1)])
+            path = whole[: len(path) + 1]
         return None
 
 

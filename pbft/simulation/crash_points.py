@@ -25,7 +25,7 @@ SEED = 2
 """Its story has everything: a view change with prepared requests, too."""
 LONGEST = (5 * MILLISECOND, 50 * MILLISECOND, 600 * MILLISECOND)
 LAGGARD, RESTARTED = 3, 2
-ENTRIES = 40  # more than one bucket of the state's tree holds
+ENTRIES = 72  # more than one bucket of the state's tree holds
 
 PARAMETERS = replace(
     CALM,

@@ -7,16 +7,24 @@ also where this tree has no node there; so trees of different shapes can be comp
 """
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 import msgspec
-from msgspec import Struct
 
 from pbft.codec import encode
 from pbft.messages import TREE_FANOUT, TreeNode, TreePath
 from pbft.storage.database import CorruptRecord, Reader, Transaction
-from pbft.storage.tree_columns import NOTHING, Bucket, branches, changes_of, merged
+from pbft.storage.tree_columns import (
+    Bucket,
+    Change,
+    Entry,
+    Inner,
+    Totals,
+    branches,
+    in_order_of_place,
+    parted,
+)
 from pbft.storage.tree_node import (
+    BUCKET_ENTRIES,
     EMPTY_DIGEST,
     bucket_digest,
     check_path,
@@ -26,28 +34,6 @@ from pbft.storage.tree_node import (
 
 INNER_BYTES = TREE_FANOUT * len(EMPTY_DIGEST)
 
-
-class Inner(Struct, array_like=True, tag=1):
-    """A stored inner node: entries, bytes and digest of each of its 16 children."""
-
-    counts: list[int]
-    sizes: list[int]
-    digests: list[bytes]
-
-    def set_child(self, branch: int, child: "Totals") -> None:
-        """Note what is below one branch."""
-        self.counts[branch], self.sizes[branch], self.digests[branch] = child
-
-
-class Totals(NamedTuple):
-    """What a parent keeps of a subtree."""
-
-    entries: int
-    size: int
-    digest: bytes
-
-
-_EMPTY = Totals(0, 0, EMPTY_DIGEST)
 _decoder = msgspec.msgpack.Decoder(Bucket | Inner)
 
 
@@ -77,7 +63,7 @@ class MerkleTrie:
         """
         found = self._subtree(reader, path)
         if isinstance(found, Inner):
-            return TreeNode(path, tuple(found.digests), ())
+            return TreeNode(path, tuple(parted(found.digests)), ())
         return TreeNode(path, (), tuple((key, self._value(reader, key)) for key in found.keys))
 
     def size_at(self, reader: Reader, path: TreePath) -> int:
@@ -102,7 +88,7 @@ class MerkleTrie:
     def update(self, transaction: Transaction, changed: Mapping[bytes, bytes | None]) -> None:
         """Follow a change of the table: new values by their keys, None for a deleted key."""
         if changed:
-            self._apply(transaction, self.path, changes_of(changed))
+            self._apply(transaction, self.path, in_order_of_place(changed))
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -114,10 +100,10 @@ class MerkleTrie:
         for length in range(len(path), 0, -1):
             node = self._load(reader, path[:length])
             if isinstance(node, Inner):
-                return node if length == len(path) else NOTHING
+                return node if length == len(path) else Bucket.empty()
             if node is not None:
                 return node.below(path)
-        return NOTHING
+        return Bucket.empty()
 
     def _load(self, reader: Reader, path: bytes) -> Bucket | Inner | None:
         stored = reader.get(self._nodes, path)
@@ -147,40 +133,52 @@ class MerkleTrie:
 
     # --- writing -----------------------------------------------------------------------------
 
-    def _apply(self, transaction: Transaction, path: bytes, changes: Bucket) -> Totals:
+    def _apply(self, transaction: Transaction, path: bytes, changes: list[Change]) -> Totals:
         """Change the entries below `path`, where all of `changes` belong."""
         node = self._load(transaction, path)
         if isinstance(node, Inner):
             return self._apply_inner(transaction, path, node, changes)
-        before = NOTHING if node is None else node
-        after = merged(before, changes)
-        if after.digests == before.digests:
-            return _totals(path, before)
-        if not after.hashes:
-            transaction.delete(self._nodes, path)
-        return self._place(transaction, path, after)
+        return self._apply_bucket(transaction, path, node or Bucket.empty(), changes)
 
-    def _place(self, transaction: Transaction, path: bytes, entries: Bucket) -> Totals:
+    def _apply_bucket(
+        self, transaction: Transaction, path: bytes, bucket: Bucket, changes: list[Change]
+    ) -> Totals:
+        if len(changes) > BUCKET_ENTRIES:  # more than it can have: most are new
+            inner = self._split(transaction, path, bucket)
+            return self._apply_inner(transaction, path, inner, changes)
+        before = bytes(bucket.digests)
+        bucket.change(changes)
+        if bucket.digests == before:
+            return _bucket_totals(path, bucket)
+        if not bucket.keys:
+            transaction.delete(self._nodes, path)
+        return self._place(transaction, path, bucket)
+
+    def _place(self, transaction: Transaction, path: bytes, bucket: Bucket) -> Totals:
         """Write the subtree of these entries where there was a bucket or nothing."""
-        if not is_bucket(len(entries.hashes), sum(entries.sizes)):
-            inner = Inner([0] * TREE_FANOUT, [0] * TREE_FANOUT, [EMPTY_DIGEST] * TREE_FANOUT)
-            for branch, part in branches(path, entries):
-                inner.set_child(branch, self._place(transaction, path + bytes([branch]), part))
-            return self._store_inner(transaction, path, inner)
-        if entries.hashes:
-            transaction.put(self._nodes, path, encode(entries))
-        return _totals(path, entries)
+        if not is_bucket(len(bucket.keys), sum(bucket.sizes)):
+            return self._store_inner(transaction, path, self._split(transaction, path, bucket))
+        if bucket.keys:
+            transaction.put(self._nodes, path, encode(bucket))
+        return _bucket_totals(path, bucket)
+
+    def _split(self, transaction: Transaction, path: bytes, bucket: Bucket) -> Inner:
+        """Write the entries below the children of `path`, but not the inner node for these."""
+        inner = Inner.empty()
+        for branch, part in bucket.split(len(path) - 1).items():
+            inner.set_child(branch, self._place(transaction, path + bytes([branch]), part))
+        return inner
 
     def _apply_inner(
-        self, transaction: Transaction, path: bytes, inner: Inner, changes: Bucket
+        self, transaction: Transaction, path: bytes, inner: Inner, changes: list[Change]
     ) -> Totals:
-        before = list(inner.digests)
-        for branch, part in branches(path, changes):
-            below = path + bytes([branch])
+        before = bytes(inner.digests)
+        for below, part in branches(path, changes):
+            branch = below[-1]
             if inner.counts[branch]:
                 child = self._apply(transaction, below, part)
             else:
-                child = self._place(transaction, below, merged(NOTHING, part))
+                child = self._apply_bucket(transaction, below, Bucket.empty(), part)
             inner.set_child(branch, child)
         if is_bucket(sum(inner.counts), sum(inner.sizes)):
             return self._merge(transaction, path)
@@ -190,26 +188,21 @@ class MerkleTrie:
 
     def _merge(self, transaction: Transaction, path: bytes) -> Totals:
         """Turn the inner node at `path`, whose children are all buckets by now, into a bucket."""
-        entries = Bucket([], [], [], [])
+        entries: list[Entry] = []
         for at, stored in list(self._scan(transaction, path)):
             transaction.delete(self._nodes, at)
             node = self._decode(at, stored)
-            if isinstance(node, Bucket):
-                entries.hashes += node.hashes
-                entries.keys += node.keys
-                entries.sizes += node.sizes
-                entries.digests += node.digests
-        return self._place(transaction, path, entries)
+            if isinstance(node, Bucket) and at != path:
+                entries += node.entries()
+        return self._place(transaction, path, Bucket.of(sorted(entries)))
 
     def _store_inner(self, transaction: Transaction, path: bytes, inner: Inner) -> Totals:
         transaction.put(self._nodes, path, encode(inner))
         return _inner_totals(path, inner)
 
 
-def _totals(path: bytes, entries: Bucket) -> Totals:
-    if not entries.hashes:
-        return _EMPTY
-    return Totals(len(entries.hashes), sum(entries.sizes), bucket_digest(path, entries.digests))
+def _bucket_totals(path: bytes, bucket: Bucket) -> Totals:
+    return Totals(len(bucket.keys), sum(bucket.sizes), bucket_digest(path, bucket.digests))
 
 
 def _inner_totals(path: bytes, inner: Inner) -> Totals:

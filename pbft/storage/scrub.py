@@ -14,7 +14,7 @@ from pbft.storage.examine import LOG_TABLES
 from pbft.storage.state_store import stored_summary
 from pbft.storage.state_trees import TREES
 from pbft.storage.tree_check import contents, node_digest_of, stored_node
-from pbft.storage.tree_columns import Bucket
+from pbft.storage.tree_columns import Bucket, parted
 from pbft.storage.tree_node import EMPTY_DIGEST, entry_digest
 
 _PLACES = (*(f"{tree.entries}.nodes" for tree in TREES), *LOG_TABLES)
@@ -72,7 +72,7 @@ class Scrub:
         if isinstance(node, Bucket):
             self._check_entries(reader, node)
             return
-        for branch, child in enumerate(node.digests):
+        for branch, child in enumerate(parted(node.digests)):
             below = path + bytes([branch])
             if child != EMPTY_DIGEST and reader.get(_PLACES[path[0]], below) is None:
                 raise CorruptRecord(f"the state's tree has lost its node {below.hex()}")
@@ -80,7 +80,7 @@ class Scrub:
     def _said_above(self, reader: Reader, path: bytes) -> bytes | None:
         stored = reader.get(_PLACES[path[0]], path[:-1])
         above = stored_node(path[:-1], stored) if stored is not None else None
-        return None if above is None or isinstance(above, Bucket) else above.digests[path[-1]]
+        return None if above is None or isinstance(above, Bucket) else above.child(path[-1])
 
     def _check_entries(self, reader: Reader, bucket: Bucket) -> None:
         table = TREES[self._place].entries

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from crypto.digests import DIGEST_BYTES
 from pbft.messages import TREE_FANOUT
 from pbft.storage.database import CorruptRecord
-from pbft.storage.merkle_trie import Inner
-from pbft.storage.tree_columns import Bucket
+from pbft.storage.tree_columns import Bucket, Inner, parted
 from pbft.storage.tree_node import (
     EMPTY_DIGEST,
     bucket_digest,
@@ -69,7 +69,7 @@ def check_tree(root_path: bytes, nodes: Records) -> tuple[bytes, EntrySum]:
             for _, digest in contents(node):
                 entries.add(digest)
         else:
-            children = ((path + bytes([i]), child) for i, child in enumerate(node.digests))
+            children = ((path + bytes([i]), child) for i, child in enumerate(parted(node.digests)))
             wanted.update((below, child) for below, child in children if child != EMPTY_DIGEST)
     if wanted:
         raise CorruptRecord(f"the state's tree has lost its node {min(wanted).hex()}")
@@ -82,18 +82,19 @@ def stored_node(path: bytes, stored: bytes) -> Bucket | Inner:
         node: Bucket | Inner = _decoder.decode(stored)
     except msgspec.DecodeError:
         raise CorruptRecord(f"the state's tree has no node at {path.hex()}") from None
+    children = TREE_FANOUT if isinstance(node, Inner) else len(node.keys)
+    if len(node.digests) != DIGEST_BYTES * children:
+        raise CorruptRecord(f"the state's tree is not consistent at {path.hex()}")
     return node
 
 
 def contents(bucket: Bucket) -> Iterator[tuple[bytes, bytes]]:
     """Key and digest of each entry."""
-    return zip(bucket.keys, bucket.digests, strict=True)
+    return zip(bucket.keys, parted(bucket.digests), strict=True)
 
 
 def node_digest_of(path: bytes, node: Bucket | Inner) -> bytes:
-    """What is above must say of a node. Raises CorruptRecord."""
+    """What is above must say of a node."""
     if isinstance(node, Inner):
-        if len(node.digests) != TREE_FANOUT:
-            raise CorruptRecord(f"the state's tree is not consistent at {path.hex()}")
         return inner_digest(path, node.digests)
-    return bucket_digest(path, [digest for _, digest in contents(node)])
+    return bucket_digest(path, node.digests)

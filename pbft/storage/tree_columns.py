@@ -1,96 +1,130 @@
-"""The entries of a state tree as columns: lists of hashes, keys, sizes and digests.
+"""What the nodes of a state tree say of what is below them, in few pieces.
 
-Updating the trees is most of what a checkpoint costs, and most of that is Python. Columns are
-sliced, encoded and decoded as a whole: an object per entry took 1.4 times as long.
+Updating the trees is most of what a checkpoint costs, and most of that is Python: a node whose
+digests are one string of bytes is hashed, encoded and decoded as it is, and changed in place.
 """
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from msgspec import Struct
 
-from pbft.storage.tree_node import entry_digest, is_below, key_hash, nibble
+from crypto.digests import DIGEST_BYTES
+from pbft.messages import TREE_FANOUT
+from pbft.storage.tree_node import EMPTY_DIGEST, Joined, entry_digest, place_of
 
-DELETED = b""
-"""In place of a digest: the change is a deletion."""
+Change = tuple[bytes, tuple[bytes, bytes | None]]
+"""The place of a key, the key, and its new value; None deletes it."""
+Entry = tuple[bytes, int, bytes]
+"""Key, bytes of key and value, digest."""
 
-_LAST = [bytes([byte]) + b"\xff" * 32 for byte in range(256)]
+
+class Totals(NamedTuple):
+    """What a parent keeps of a subtree."""
+
+    entries: int
+    size: int
+    digest: bytes
 
 
 class Bucket(Struct, array_like=True, tag=0):
-    """A stored bucket, or a set of changes: columns, in order of the keys' hashes."""
+    """A stored bucket: columns, in order of the keys."""
 
-    hashes: list[bytes]
     keys: list[bytes]
     sizes: list[int]  # bytes of key and value
-    digests: list[bytes]
+    digests: bytearray  # joined
 
-    def part(self, low: int, high: int) -> "Bucket":
-        """The entries from `low` on and before `high`."""
-        return Bucket(
-            self.hashes[low:high],
-            self.keys[low:high],
-            self.sizes[low:high],
-            self.digests[low:high],
-        )
+    @classmethod
+    def empty(cls) -> "Bucket":
+        """A new one."""
+        return cls([], [], bytearray())
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> "Bucket":
+        """The bucket with these entries, which are in order."""
+        bucket = cls.empty()
+        for key, size, digest in entries:
+            bucket.keys.append(key)
+            bucket.sizes.append(size)
+            bucket.digests += digest
+        return bucket
+
+    def entries(self) -> Iterator[Entry]:
+        """Key, size and digest of each entry."""
+        return zip(self.keys, self.sizes, parted(self.digests), strict=True)
+
+    def change(self, changes: Iterable[Change]) -> None:
+        """Give keys new values, or delete them."""
+        keys, sizes, digests = self.keys, self.sizes, self.digests
+        for _, (key, value) in changes:
+            at = bisect_left(keys, key)
+            known = at < len(keys) and keys[at] == key
+            low, high = DIGEST_BYTES * at, DIGEST_BYTES * (at + known)
+            if value is not None:
+                digests[low:high] = entry_digest(key, value)
+                if not known:
+                    keys.insert(at, key)
+                    sizes.insert(at, 0)
+                sizes[at] = len(key) + len(value)
+            elif known:
+                del keys[at], sizes[at], digests[low:high]
 
     def below(self, path: bytes) -> "Bucket":
         """Those entries that belong below `path`, which begins with the bucket's own."""
-        inside = [at for at, hashed in enumerate(self.hashes) if is_below(hashed, path)]
-        return self.part(inside[0], inside[-1] + 1) if inside else NOTHING
+        within = path[1:]
+        return Bucket.of(entry for entry in self.entries() if place_of(entry[0]).startswith(within))
+
+    def split(self, depth: int) -> dict[int, "Bucket"]:
+        """The entries by the branches that they take at that depth (the root: 0)."""
+        parts = defaultdict[int, list[Entry]](list)
+        for entry in self.entries():
+            parts[place_of(entry[0])[depth]].append(entry)
+        return {branch: Bucket.of(entries) for branch, entries in parts.items()}
 
 
-NOTHING = Bucket([], [], [], [])
+class Inner(Struct, array_like=True, tag=1):
+    """A stored inner node: entries, bytes and digest of each of its 16 children."""
+
+    counts: list[int]
+    sizes: list[int]
+    digests: bytearray
+
+    @classmethod
+    def empty(cls) -> "Inner":
+        """A new one, without anything below it."""
+        return cls([0] * TREE_FANOUT, [0] * TREE_FANOUT, bytearray(EMPTY_DIGEST * TREE_FANOUT))
+
+    def child(self, branch: int) -> bytes:
+        """The digest of what is below one branch."""
+        return bytes(self.digests[DIGEST_BYTES * branch : DIGEST_BYTES * (branch + 1)])
+
+    def set_child(self, branch: int, child: Totals) -> None:
+        """Note what is below one branch."""
+        self.counts[branch], self.sizes[branch], digest = child
+        self.digests[DIGEST_BYTES * branch : DIGEST_BYTES * (branch + 1)] = digest
 
 
-def changes_of(changed: Mapping[bytes, bytes | None]) -> Bucket:
-    """New values by their keys, None for a deleted key, as columns."""
-    ordered = sorted((key_hash(key), key, value) for key, value in changed.items())
-    return Bucket(
-        [hashed for hashed, _, _ in ordered],
-        [key for _, key, _ in ordered],
-        [0 if value is None else len(key) + len(value) for _, key, value in ordered],
-        [DELETED if value is None else entry_digest(key, value) for _, key, value in ordered],
-    )
+def in_order_of_place(changed: Mapping[bytes, bytes | None]) -> list[Change]:
+    """New values by their keys, None for a deleted key, in the order in which the tree has them."""
+    return sorted(zip(map(place_of, changed), changed.items(), strict=True))
 
 
-def merged(before: Bucket, changes: Bucket) -> Bucket:
-    """The entries after the changes; `before` stays as it is."""
-    if not before.hashes and DELETED not in changes.digests:
-        return changes
-    after = before.part(0, len(before.hashes))
-    hashes, keys, sizes, digests = after.hashes, after.keys, after.sizes, after.digests
-    for hashed, key, size, digest in zip(
-        changes.hashes, changes.keys, changes.sizes, changes.digests, strict=True
-    ):
-        at = bisect_left(hashes, hashed)
-        known = at < len(hashes) and hashes[at] == hashed
-        if digest == DELETED:
-            if known:
-                del hashes[at], keys[at], sizes[at], digests[at]
-        elif known:
-            sizes[at], digests[at] = size, digest
-        else:
-            hashes.insert(at, hashed)
-            keys.insert(at, key)
-            sizes.insert(at, size)
-            digests.insert(at, digest)
-    return after
-
-
-def branches(path: bytes, entries: Bucket) -> Iterator[tuple[int, Bucket]]:
-    """The entries below `path` by the branches that they take there."""
-    depth, hashes = len(path) - 1, entries.hashes
-    low, end = 0, len(hashes)
+def branches(path: bytes, changes: list[Change]) -> Iterator[tuple[bytes, list[Change]]]:
+    """The changes below `path` by the children in which they belong; the paths of these."""
+    low, end = 0, len(changes)
     while low < end:
-        first = hashes[low]
-        high = low + 1 if low + 1 == end else bisect_right(hashes, _last(first, depth), low)
-        yield nibble(first, depth), entries if high - low == end else entries.part(low, high)
+        within = changes[low][0][: len(path)]
+        high = bisect_left(changes, (within + _ABOVE,), low)
+        yield path[:1] + within, changes[low:high]
         low = high
 
 
-def _last(hashed: bytes, depth: int) -> bytes:
-    """No hash that takes the same branch at that depth is above this."""
-    whole = depth >> 1
-    byte = hashed[whole]
-    return hashed[:whole] + _LAST[byte if depth & 1 else byte | 15]
+_ABOVE = bytes([TREE_FANOUT])  # no branch is above this
+
+
+def parted(digests: Joined) -> Iterator[bytes]:
+    """Digests that were joined, one by one."""
+    for at in range(0, len(digests), DIGEST_BYTES):
+        yield bytes(digests[at : at + DIGEST_BYTES])

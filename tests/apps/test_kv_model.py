@@ -238,7 +238,7 @@ def test_what_no_read_can_reach_is_swept_away(new_store, script, history) -> Non
         outcome(store.do, operation)
     head = decode_head(store.state.get(b"m"))
     assert head.compacted == model.floor
-    first = int.from_bytes(next(store.state.range(b"r", b"s"))[0][1:], "big")
+    first = head.oldest
     blocks = [load_block(store.state, n) for n in range(first, (head.changes >> 4) + 1)]
     assert [key for key, _ in store.state.range(b"r", b"s")] == [
         b"r" + n.to_bytes(8, "big") for n in range(first, first + len(blocks))

@@ -18,9 +18,9 @@ from pbft.proofs import (
     encode_proof,
     path_of,
 )
-from pbft.storage.tree_node import bucket_digest, inner_digest, key_hash
+from pbft.storage.tree_node import bucket_digest, inner_digest
 
-CONTENT = {b"key-%d" % n: b"value-%d" % n for n in range(600)}
+CONTENT = {b"key-%d" % n: b"value-%d" % n for n in range(1500)}
 HERE, GONE = b"key-7", b"no such key"
 
 
@@ -218,7 +218,7 @@ def test_an_entry_more_or_less_or_another_one_is_noticed(notary: Notary) -> None
     assert mine
     without = tuple(pair for pair in entries if pair[0] != HERE)
     lie = tuple((key, b"lie" if key == HERE else value) for key, value in entries)
-    more = tuple(sorted((*entries, near(bucket)), key=lambda pair: key_hash(pair[0])))
+    more = tuple(sorted((*entries, near(bucket))))
     for wrong in (without, lie, more, (*entries, entries[0]), ()):
         refused(notary, with_last(proof, structs.replace(bucket, entries=wrong)), NOT_NAMED)
 
@@ -258,9 +258,8 @@ def test_an_inner_node_passes_for_no_bucket_and_the_other_way_round(notary: Nota
     for children in ((), (b"c" * 32,) * 15):
         both = TreeNode(bucket.path, children, bucket.entries if children else ())
         refused(notary, with_last(proof, both), NOT_NAMED)
-    assert inner_digest(parent.path, parent.children) != bucket_digest(
-        parent.path, parent.children
-    ), "no second preimage between levels"
+    joined = b"".join(parent.children)
+    assert inner_digest(parent.path, joined) != bucket_digest(parent.path, joined), "by level"
 
 
 def test_a_key_that_is_there_cannot_be_proved_absent(notary: Notary) -> None:

@@ -7,7 +7,7 @@ from notary import Notary
 from pbft.messages import StateSummary
 from pbft.node.state_queries import SHOWN_BURST_BYTES
 from pbft.proofs import path_of
-from pbft.storage.tree_node import key_hash
+from pbft.storage.tree_node import place_of
 
 CONTENT = {b"key-%d" % n: b"value-%d" % n for n in range(2000)}
 
@@ -73,9 +73,9 @@ def test_a_key_s_path_brings_the_whole_way_and_a_shorter_one_the_node_there() ->
 def test_where_nothing_lies_the_way_ends_above() -> None:
     notary = Notary()
     assert notary.certify().query(0, path_of(b"a")) is not None
-    notary.put({key: b"" for key in CONTENT if key_hash(key)[0] >> 4 != 7})
+    notary.put({key: b"" for key in CONTENT if place_of(key)[0] != 7})
     notary.certify()
-    absent = next(key for key in CONTENT if key_hash(key)[0] >> 4 == 7)
+    absent = next(key for key in CONTENT if place_of(key)[0] == 7)
     assert [node.path for node in notary.query(0, path_of(absent)).nodes] == [b"\x00"]
 
 

@@ -14,9 +14,8 @@ from pbft.storage.tree_node import (
     BUCKET_BYTES,
     BUCKET_ENTRIES,
     EMPTY_DIGEST,
-    is_below,
-    key_hash,
     node_digest,
+    place_of,
 )
 
 ROOT = b"\x00"
@@ -190,7 +189,7 @@ def test_the_digest_of_a_subtree_is_that_of_the_node_which_is_sent_for_it() -> N
             node = TREE.node(reader, path)
             assert node.path == path
             assert node_digest(node) == TREE.digest_at(reader, path)
-            below = [key for key in many(300) if is_below(key_hash(key), path)]
+            below = [key for key in many(300) if (ROOT + place_of(key)).startswith(path)]
             assert sorted(TREE.keys_below(reader, path)) == sorted(below)
             for nibble, child in enumerate(node.children):
                 assert TREE.digest_at(reader, path + bytes([nibble])) == child
@@ -242,15 +241,15 @@ def test_a_node_that_is_none_is_corruption() -> None:
 def test_the_digests_are_as_documented() -> None:
     """An independent computation: the format is part of the protocol."""
 
-    def hashed(*parts: bytes) -> bytes:
-        framed = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
-        return hashlib.sha256(framed).digest()
+    def hashed(domain: bytes, framed: bytes, rest: bytes) -> bytes:
+        lengths = len(domain).to_bytes(8, "big"), len(framed).to_bytes(2, "big")
+        return hashlib.sha256(lengths[0] + domain + lengths[1] + framed + rest).digest()
 
     content = dict(many(BUCKET_ENTRIES + 1))
     expected = [EMPTY_DIGEST] * 16
     for nibble in range(16):
         inside = [key for key in content if hashlib.sha256(key).digest()[0] >> 4 == nibble]
-        inside.sort(key=lambda key: hashlib.sha256(key).digest())
+        inside.sort()
         leaves = b"".join(hashed(b"pbft/1 tree entry", key, b"v") for key in inside)
         if inside:
             expected[nibble] = hashed(b"pbft/1 tree bucket", bytes([0, nibble]), leaves)

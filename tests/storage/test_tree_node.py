@@ -1,3 +1,5 @@
+from hashlib import sha256
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -6,10 +8,8 @@ from pbft.storage.tree_node import (
     BUCKET_ENTRIES,
     EMPTY_DIGEST,
     MalformedNode,
-    is_below,
-    key_hash,
-    nibble,
     node_digest,
+    place_of,
 )
 
 ROOT = b"\x00"
@@ -17,12 +17,12 @@ CHILDREN = tuple(bytes([i]) * 32 for i in range(16))
 
 
 def bucket(*keys: bytes, path: bytes = ROOT) -> TreeNode:
-    return TreeNode(path, (), tuple((key, b"v") for key in sorted(keys, key=key_hash)))
+    return TreeNode(path, (), tuple((key, b"v") for key in sorted(keys)))
 
 
 def test_nothing_at_one_place_can_stand_for_something_elsewhere() -> None:
     key = b"k"
-    at = bytes([0, nibble(key_hash(key), 0), nibble(key_hash(key), 1)])
+    at = ROOT + place_of(key)[:2]
     places = [at[:1], at[:2], at, b"\x01" + at[1:]]
     digests = [node_digest(bucket(key, path=path)) for path in places]
     digests += [node_digest(TreeNode(path, CHILDREN, ())) for path in places]
@@ -34,13 +34,14 @@ def test_an_empty_subtree_is_the_same_everywhere() -> None:
     assert node_digest(TreeNode(b"\x01\x05", (), ())) == EMPTY_DIGEST
 
 
-@given(st.binary(max_size=40), st.integers(0, 64))
+@given(st.binary(min_size=1, max_size=40), st.integers(0, 64))
 def test_a_key_is_below_exactly_the_prefixes_of_its_hash(key: bytes, depth: int) -> None:
-    hashed = key_hash(key)
-    path = ROOT + bytes(nibble(hashed, i) for i in range(depth))
-    assert is_below(hashed, path)
+    hashed = sha256(key).digest()
+    path = ROOT + bytes(hashed[i // 2] >> (0 if i % 2 else 4) & 15 for i in range(depth))
+    assert len(node_digest(bucket(key, path=path))) == 32
     if depth:
-        assert not is_below(hashed, path[:-1] + bytes([path[-1] ^ 1]))
+        with pytest.raises(MalformedNode, match="out of place"):
+            node_digest(bucket(key, path=path[:-1] + bytes([path[-1] ^ 1])))
 
 
 @pytest.mark.rule("R23")
@@ -57,7 +58,7 @@ def test_a_key_is_below_exactly_the_prefixes_of_its_hash(key: bytes, depth: int)
         (TreeNode(ROOT, (), ((b"k" * 481, b"v"),)), "wrong length"),
         (TreeNode(ROOT, (), bucket(b"a", b"b").entries[::-1]), "out of place"),
         (TreeNode(ROOT, (), ((b"a", b"1"), (b"a", b"2"))), "out of place"),
-        (bucket(b"k", path=bytes([0, nibble(key_hash(b"k"), 0) ^ 1])), "out of place"),
+        (bucket(b"k", path=bytes([0, place_of(b"k")[0] ^ 1])), "out of place"),
     ],
 )
 def test_a_node_that_contradicts_itself_is_refused(node: TreeNode, reason: str) -> None:
