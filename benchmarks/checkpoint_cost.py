@@ -38,7 +38,12 @@ CHANGES = (100, 1_000, 10_000)
 VALUE_BYTES = 100
 CHUNK = 50_000  # keys per flush while a state is filled
 MAP_BYTES = 1 << 34
-ROWS = (cluster_run.Row("64 clients", 64), cluster_run.Row("8 clients, 64 in flight each", 8, 64))
+BUNDLED = "8 clients, 64 in flight each"
+ROWS = (
+    cluster_run.Row("64 clients", 64),
+    cluster_run.Row(BUNDLED, 8, 64),
+    cluster_run.Row(f"{BUNDLED}, 1,000 keys", 8, 64, key_space=1000),
+)
 USUAL = Parameters()
 RARE = Parameters(window=MAX_WINDOW, checkpoint_interval=MAX_WINDOW // 2)
 

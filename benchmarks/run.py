@@ -22,7 +22,7 @@ from rich.console import Console
 
 from client.client import Client
 from client.errors import ClientError
-from pbft.cli.bench import Load, client_names, run
+from pbft.cli.bench import KEY_SPACE, Load, client_names, run
 from pbft.cli.errors import CliError
 from pbft.cli.keygen import Plan, generate
 from pbft.cli.processes import ReplicaProcesses
@@ -44,10 +44,11 @@ class Row(Struct, frozen=True):
     in_flight: int = 1
     reads: bool = False
     kill: bool = False
+    key_space: int = KEY_SPACE
 
     def load(self, duration: float) -> Load:
         """As `pbft bench` takes it, with 100-byte values."""
-        return Load(self.clients, self.in_flight, 100, duration, self.reads)
+        return Load(self.clients, self.in_flight, 100, duration, self.reads, self.key_space)
 
 
 ROWS = (

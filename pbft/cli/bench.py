@@ -27,14 +27,15 @@ from pbft.config_keys import CLUSTER_FILE, client_key_file, load_client_signer
 
 DEADLINE_S = 10.0  # of each operation; so it is also how long a run may take beyond its duration
 PAUSE_S = 0.05  # after an error, so that a refused client does not spin
-KEYS_PER_LOOP = 1000
+KEY_SPACE = 100_000
 READ_KEY = b"bench/read"
 
 
 class Load(Struct, frozen=True):
     """What to put on: `clients` * `in_flight` loops of puts with values of `size` bytes.
 
-    With `reads` they are fast reads of one such value instead.
+    All of them together write `key_space` keys in turn. With `reads` they are fast reads of one
+    such value instead.
     """
 
     clients: int
@@ -42,6 +43,7 @@ class Load(Struct, frozen=True):
     size: int
     duration: float  # seconds
     reads: bool = False
+    key_space: int = KEY_SPACE
 
 
 class Outcome(Struct, frozen=True):
@@ -99,6 +101,13 @@ class Outcome(Struct, frozen=True):
     help="Seconds.",
 )
 @click.option("--reads", is_flag=True, help="Fast reads of one value instead of puts.")
+@click.option(
+    "--key-space",
+    default=KEY_SPACE,
+    show_default=True,
+    type=click.IntRange(1, 10**9),
+    help="How many different keys are put, in turn.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def bench(keys: Path, names: tuple[str, ...], as_json: bool, **load: Any) -> None:
     """Measure throughput and latency, each client waiting for its answers.
@@ -170,12 +179,12 @@ class Run:
         self._start = self._answers[0] = time.perf_counter()
         lanes = range(self._load.in_flight)
         await asyncio.gather(
-            *(self._loop(store, f"{n}/{lane}") for n, store in enumerate(stores) for lane in lanes)
+            *(self._loop(*loop) for loop in enumerate(store for store in stores for _ in lanes))
         )
         return self._summarize(time.perf_counter() - self._start)
 
-    async def _loop(self, store: KV, name: str) -> None:
-        operate = self._reader(store) if self._load.reads else self._writer(store, name)
+    async def _loop(self, loop: int, store: KV) -> None:
+        operate = self._reader(store) if self._load.reads else self._writer(store, loop)
         number = 0
         while (began := time.perf_counter()) < self._start + self._load.duration:
             try:
@@ -188,8 +197,9 @@ class Run:
                 self._latencies.append(self._answers[-1] - began)
             number += 1
 
-    def _writer(self, store: KV, name: str) -> Callable[[int], Awaitable[object]]:
-        return lambda n: store.put(f"bench/{name}/{n % KEYS_PER_LOOP}".encode(), self._value)
+    def _writer(self, store: KV, loop: int) -> Callable[[int], Awaitable[object]]:
+        loops, keys = self._load.clients * self._load.in_flight, self._load.key_space
+        return lambda n: store.put(b"bench/%09d" % ((loop + n * loops) % keys), self._value)
 
     def _reader(self, store: KV) -> Callable[[int], Awaitable[object]]:
         return lambda _number: store.get(READ_KEY)
