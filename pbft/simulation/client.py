@@ -12,7 +12,7 @@ from pbft.simulation.checkers import Ledger
 from pbft.simulation.history import Action, Operation
 from pbft.simulation.network import Endpoint, Network
 from pbft.simulation.wire import Directory
-from pbft.simulation.workload import Call, Workload
+from pbft.simulation.workload import Call, Seen, Workload
 from pbft.simulation.world import START_OF_TIME, World
 
 MAX_THINKING = 200_000
@@ -24,7 +24,7 @@ class SimulatedClient:
     """Runs `operations` random operations, up to `width` at a time, and keeps their history.
 
     Some of them have a deadline. The process may be restarted: then what was under way has an
-    unknown outcome, and its successor opens a session of its own.
+    unknown outcome, and its successor opens a session of its own, but keeps the token.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class SimulatedClient:
             config, signer, verifier, random.getrandbits(64)
         )
         self._session = self._open()
+        self._token = 0  # of earlier sessions, or from others
         self._workload = Workload(number, keys, random, lambda: world.now)
         self._left = operations
         self._width = width
@@ -68,6 +69,20 @@ class SimulatedClient:
         return self._workload.history
 
     @property
+    def failures(self) -> list[str]:
+        """What it was told against the promises of its token."""
+        return self._workload.failures
+
+    @property
+    def _newest(self) -> int:
+        return max(self._token, self._session.token)
+
+    @property
+    def seen(self) -> Seen:
+        """How far it has seen the store: its token, with what that stands for."""
+        return self._workload.seen.join(Seen(self._newest))
+
+    @property
     def done(self) -> bool:
         """Whether every operation has an outcome."""
         return self._left == 0 and not self._waiting
@@ -80,7 +95,7 @@ class SimulatedClient:
         for _ in range(burst):
             self._left -= 1
             rushed = self._random.random() < 0.2
-            self._submit(self._workload.draw(), self._deadline() if rushed else None)
+            self._submit(self._workload.draw(self._newest), self._deadline() if rushed else None)
         if burst:
             self._poll()
         if self._left:
@@ -91,7 +106,7 @@ class SimulatedClient:
 
     def ask(self) -> None:
         """Begin one more operation, which must have a result."""
-        self._owe(self._workload.draw())
+        self._owe(self._workload.draw(self._newest))
         self._poll()
 
     def fill(self, entries: int) -> None:
@@ -100,10 +115,11 @@ class SimulatedClient:
         self._poll()
 
     def finish(self) -> None:
-        """Begin nothing new, but one write and one fast read, which must have a result."""
+        """Begin nothing new, but a write, a fast read and one with a token: all have results."""
         self._left = 0
         self._owe(self._workload.put(self._workload.any_key()))
         self._owe(self._workload.get(self._workload.any_key(), fast=True))
+        self._owe(self._workload.get_since(self._workload.any_key(), self._newest))
         self._poll()
 
     def _owe(self, call: Call) -> None:
@@ -115,8 +131,14 @@ class SimulatedClient:
             self._owe(call)
         self._poll()
 
+    def hand_over(self, seen: Seen) -> None:
+        """Go on from where another client is."""
+        self._token = max(self._token, seen.token)
+        self._workload.seen = self._workload.seen.join(seen)
+
     def restart(self) -> None:
         """The process ends, and another one begins with the same key."""
+        self._token = self._newest
         for call in self._waiting.values():
             self._workload.unknown(call)
         self._waiting.clear()
@@ -130,7 +152,8 @@ class SimulatedClient:
     def _submit(self, call: Call, deadline: int | None) -> int:
         read_only = call.entry.action is Action.GET
         if call.fast:
-            ticket = self._session.read(call.operation, deadline=deadline)
+            token = call.seen.token if call.seen else 0
+            ticket = self._session.read(call.operation, at_least=token, deadline=deadline)
         else:
             submit = self._session.submit
             ticket = submit(call.operation, read_only=read_only, deadline=deadline)
@@ -178,10 +201,18 @@ class SimulatedClient:
         self._world.record(self.endpoint, action.name, call.entry.key, repr(completion.result))
         if isinstance(completion.result, bytes) and action is not Action.GET:
             self._ledger.acknowledged(call.operation)
+        if known and self._left and self._random.random() < 0.3:
+            self._look_again(call.entry.key)
         owed = number in self._owed
         self._owed.pop(number, None)
         if owed and not known:  # its session was lost: the next one must do
             self._world.after(1, self._try_again)
+
+    def _look_again(self, key: bytes) -> None:
+        """At once, while not all replicas are as far as those that have answered."""
+        self._left -= 1
+        self._submit(self._workload.get_since(key, self._newest), None)
+        self._world.after(1, self._poll)
 
     def _try_again(self) -> None:
         self._owe(self._workload.put(self._workload.any_key()))

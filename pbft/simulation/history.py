@@ -25,8 +25,10 @@ class Action(Enum):
 class Operation(Struct, frozen=True, forbid_unknown_fields=True):
     """One operation of one client. Times are in µs, on one scale for all clients.
 
-    `reply` is None where the outcome is unknown: it may take effect at any time after its call, or
-    never. Raises ValueError for what no client can have done.
+    A read with a token may answer from any state since what the token stands for: its `call` is
+    then when that began, and not when the read did. `reply` is None where the outcome is unknown:
+    it may take effect at any time after its call, or never. Raises ValueError for what no client
+    can have done.
     """
 
     client: int

@@ -60,6 +60,7 @@ def judge(
     except Exception as error:  # whatever it is, it belongs to this seed
         failures = [f"crash: {_last_lines(error)}"]
     said = [*cluster.ledger.failures, *cluster.witness.promises.failures]
+    said += [failure for client in cluster.clients for failure in client.failures]
     if not failures and not said:
         failures = _check_history([entry for client in cluster.clients for entry in client.history])
     return (*said, *failures)

@@ -179,7 +179,11 @@ class Trouble:
     # -- clients
 
     def _restart_client(self) -> None:
-        self._any_client().restart()
+        """Another process takes over, and perhaps gets somebody else's token as well."""
+        client = self._any_client()
+        client.restart()
+        if self._world.random.random() < 0.5:
+            client.hand_over(self._any_client().seen)
 
     def _cut_client(self) -> None:
         """A client loses some of the replicas, until something connects everybody again."""

@@ -17,6 +17,7 @@ from pbft.apps.kv_codec import (
     Range,
     RangeResult,
     Relation,
+    Result,
     Target,
     Txn,
     TxnResult,
@@ -26,12 +27,33 @@ from pbft.apps.kv_codec import (
 from pbft.simulation.history import Action, Operation
 
 
+class Seen(Struct, frozen=True):
+    """How far somebody has seen the store: a token of the client library, and what it stands for.
+
+    No read that carries the token may answer from a state with a lower `revision`, nor from one
+    that was over at `since` (µs), when the newest of what was seen began.
+    """
+
+    token: int = 0
+    revision: int = 0
+    since: int = 0
+
+    def join(self, other: "Seen") -> "Seen":
+        """What both have seen."""
+        return Seen(
+            max(self.token, other.token),
+            max(self.revision, other.revision),
+            max(self.since, other.since),
+        )
+
+
 class Call(Struct, frozen=True):
     """One operation: its bytes, how it is submitted, and its place in the history."""
 
     operation: bytes
     entry: Operation
     fast: bool = False  # ask for a fast read
+    seen: Seen | None = None  # of a read with a token
 
 
 class Workload:
@@ -39,14 +61,16 @@ class Workload:
 
     def __init__(self, number: int, keys: int, random: Random, clock: Callable[[], int]) -> None:
         self.history: list[Operation] = []
+        self.seen = Seen()  # without the token, which is the session's
+        self.failures: list[str] = []
         self._number = number
         self._keys = [b"key-%d" % index for index in range(keys)]
         self._random = random
         self._clock = clock
         self._written = 0
 
-    def draw(self) -> Call:
-        """A random operation."""
+    def draw(self, token: int) -> Call:
+        """A random operation; a read may carry `token`."""
         key, choice = self._random.choice(self._keys), self._random.randrange(10)
         if choice < 3:
             return self.put(key)
@@ -54,6 +78,8 @@ class Workload:
             return self._call(Action.DELETE, key, encode(Delete(key)))
         if choice < 6:
             return self._compare_and_swap(key)
+        if choice == 9:
+            return self.get_since(key, token)
         return self.get(key, fast=choice > 6)
 
     def any_key(self) -> bytes:
@@ -74,6 +100,12 @@ class Workload:
     def get(self, key: bytes, *, fast: bool) -> Call:
         """A read, ordered or `fast`."""
         return self._call(Action.GET, key, encode(Range(key)), fast=fast)
+
+    def get_since(self, key: bytes, token: int) -> Call:
+        """A read that need not meet more than what has been seen up to now."""
+        seen = self.seen.join(Seen(token))
+        call = self.get(key, fast=True)
+        return replace(call, seen=seen, entry=replace(call.entry, call=seen.since))
 
     def read_all(self) -> list[Call]:
         """An ordered read of every key."""
@@ -119,9 +151,19 @@ class Workload:
         if isinstance(result, ClientError):
             self.unknown(call)
             return False
-        found = _outcome(result)
-        self.history.append(replace(call.entry, reply=self._clock(), **found))
+        decoded = decode_result(result)
+        self._saw(call, decoded.revision)
+        self.history.append(replace(call.entry, reply=self._clock(), **_outcome(decoded)))
         return True
+
+    def _saw(self, call: Call, revision: int) -> None:
+        """A read with a token never goes back behind what was seen before it was called."""
+        if call.seen is not None and revision < call.seen.revision:
+            self.failures.append(
+                f"tokens: client {self._number} has read revision {revision} with a token that "
+                f"stands for {call.seen.revision}"
+            )
+        self.seen = self.seen.join(Seen(revision=revision, since=call.entry.call))
 
     def unknown(self, call: Call) -> None:
         """Nobody will tell what came of `call`: a write may yet take effect."""
@@ -129,9 +171,8 @@ class Workload:
             self.history.append(call.entry)
 
 
-def _outcome(raw: bytes) -> dict[str, object]:
+def _outcome(result: Result) -> dict[str, object]:
     """The fields of a history entry that tell what came back."""
-    result = decode_result(raw)
     if isinstance(result, RangeResult):
         return {"result": result.kvs[0].value if result.kvs else None}
     if isinstance(result, TxnResult):

@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 import client.ordered
+import client.session
 from pbft.codec import decode_body
 from pbft.core import certificates, new_view
 from pbft.core.certificates import check_prepared
@@ -163,6 +164,15 @@ def clients_believe_one_reply_less(patch: Patch) -> None:
     patch.setattr(client.ordered, "ReplyCollector", credulous)
 
 
+def tokens_are_ignored(patch: Patch) -> None:
+    read = client.session.ClientSession.read
+
+    def careless(self: Any, operation: bytes, *, at_least: int = 0, deadline: Any = None) -> Any:
+        return read(self, operation, at_least=min(at_least, 1), deadline=deadline)
+
+    patch.setattr(client.session.ClientSession, "read", careless)
+
+
 def votes_are_forgotten_at_a_restart(patch: Patch) -> None:
     restore = LogStore.restore
 
@@ -227,6 +237,7 @@ MUTANTS = (
     Mutant(a_weak_quorum_makes_a_checkpoint_stable, scenario_of, ("proofs",)),
     Mutant(fast_reads_do_not_wait_for_execution, with_a_twin, ("linearizability",)),
     Mutant(clients_believe_one_reply_less, led_by("lie"), ("results",)),
+    Mutant(tokens_are_ignored, of_kind("weather"), ("tokens",)),
     Mutant(votes_are_forgotten_at_a_restart, of_kind("outage"), ("promise",)),
     Mutant(a_restarted_replica_counts_its_state_from_nothing, with_little_room, ("equal digests",)),
 )
