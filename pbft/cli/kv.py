@@ -21,6 +21,9 @@ from pbft.cli.kv_text import (
     show_range,
     show_result,
 )
+from pbft.cli.token_file import TokenFile
+from pbft.config_file import load_cluster
+from pbft.config_keys import CLUSTER_FILE
 from pbft.proofs import encode_proof
 
 R = TypeVar("R")
@@ -33,6 +36,7 @@ class _Target(Struct, frozen=True):
     client_name: str
     timeout: float
     text: Text
+    token: TokenFile | None = None
 
     def run(self, call: Callable[[KV], Awaitable[R]]) -> R:
         """The result of one call over a connection of its own."""
@@ -41,7 +45,10 @@ class _Target(Struct, frozen=True):
     async def _run(self, call: Callable[[KV], Awaitable[R]]) -> R:
         try:
             async with connect(self.keys, self.client_name, self.timeout) as client:
-                return await call(KV(client))
+                result = await call(KV(client))
+                if self.token is not None:
+                    self.token.store(client.token)
+                return result
         except DeadlineExceeded as error:
             fate = " (it may still be carried out)" if error.sent else ""
             raise CliError(f"{error}{fate}: see `pbft status` for who answers") from None
@@ -52,15 +59,30 @@ class _Target(Struct, frozen=True):
 @client_option
 @timeout_option(10.0)
 @click.option("--hex", "hexadecimal", is_flag=True, help="Keys and values are hexadecimal digits.")
+@click.option(
+    "--token",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Keep there how far the store was seen; `get` may lag behind others, never behind that.",
+)
 @click.pass_context
 def kv(
-    context: click.Context, keys: Path, client_name: str, timeout: float, hexadecimal: bool
+    context: click.Context,
+    keys: Path,
+    client_name: str,
+    timeout: float,
+    hexadecimal: bool,
+    token: Path | None,
 ) -> None:
     """Read and write the key-value store.
 
     Keys and values are UTF-8 text, or with --hex bytes as hexadecimal digits.
     """
-    context.obj = _Target(keys, client_name, timeout, Text(hexadecimal=hexadecimal))
+    file = None
+    if token is not None:
+        file = TokenFile(token, load_cluster(keys / CLUSTER_FILE).cluster_id)
+        file.load()  # a wrong one is noticed before anything is written
+    context.obj = _Target(keys, client_name, timeout, Text(hexadecimal=hexadecimal), file)
 
 
 @kv.command()
@@ -111,7 +133,10 @@ def get(
         return
     if min_seq is not None:
         raise click.UsageError("--min-seq says how old a proof may be: give --proof as well")
-    result = target.run(lambda store: store.get(key_bytes, revision=revision, ordered=ordered))
+    seen = target.token.load() if target.token else None
+    result = target.run(
+        lambda store: store.get(key_bytes, revision=revision, ordered=ordered, at_least=seen)
+    )
     if result.value is None:
         raise CliError(f"there is no key {key!r}")
     click.echo(target.text.show(result.value))

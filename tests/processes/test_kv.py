@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +45,41 @@ def test_the_command_line_reads_what_was_before(kv: Kv) -> None:
     assert kv("get", "--revision", first, "cli/old") == "one\n"
     assert kv("range", "--revision", first, "cli/old", "cli/old~") == "cli/old\tone\n"
     assert "future revision" in kv("get", "--revision", "999999999", "cli/old", code=1)
+
+
+@pytest.mark.rule("R20")
+def test_a_token_file_carries_on_what_was_seen(kv: Kv, tmp_path: Path) -> None:
+    token = tmp_path / "seen"
+    assert kv("--token", str(token), "get", "cli/token", code=1)
+    numbers = []
+    for value in ("one", "two", "three"):
+        kv("--token", str(token), "put", "cli/token", value)
+        numbers.append(int(token.read_text().split()[2]))
+        assert kv("--token", str(token), "get", "cli/token") == f"{value}\n"
+    assert numbers == sorted(set(numbers))
+    mark, cluster, _ = token.read_text().split()
+    token.write_text(f"{mark} {cluster} {2**62}\n")
+    late = kv("--token", str(token), "get", "cli/token")
+    assert late == "three\n", "nobody has executed so much: the read is ordered"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (f"pbft-token {'00' * 32} 7", "of another cluster"),
+        ("pbft-token", "is no file that --token has written"),
+        ("", "is no file that --token has written"),
+        ("\udcff" * 300, "is no file that --token has written"),
+    ],
+)
+def test_a_wrong_token_file_is_refused_before_anything_is_written(
+    kv: Kv, tmp_path: Path, content: str, reason: str
+) -> None:
+    token = tmp_path / "seen"
+    token.write_text(content, errors="surrogateescape")
+    assert reason in kv("--token", str(token), "put", "cli/unwritten", "x", code=1)
+    assert kv("get", "cli/unwritten", code=1)
+    assert token.read_text(errors="surrogateescape") == content
 
 
 def test_the_command_line_reads_ranges(kv: Kv) -> None:
