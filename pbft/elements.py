@@ -59,7 +59,7 @@ class StateSummary(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 class TreeNode(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """An inner node (`children` has 16 digests) or a bucket (`entries`, by hash of the key)."""
+    """An inner node (`children` has 16 digests) or a bucket (`entries`, in order of the keys)."""
 
     path: TreePath
     children: Annotated[tuple[Digest, ...], Meta(max_length=TREE_FANOUT)]

@@ -5,9 +5,9 @@ is one bucket: its digest covers its entries in order of their keys. A larger on
 its digest covers those of its 16 children. Both cover the path too, so that no node can stand for
 one elsewhere; an empty subtree is 32 zero bytes wherever it is.
 
-Digests are SHA-256 over a framed domain, one or no piece behind its length in 2 bytes, and a rest
-without one: what `crypto.digests` does for any number of pieces takes twice as long, and this is
-done for every changed entry.
+Digests are SHA-256 over a framed domain, a key or path behind its length in 2 bytes, and the rest:
+`crypto.digests`, which does it for any number of pieces, takes twice as long, and every changed
+entry needs one.
 """
 
 from hashlib import sha256
@@ -15,6 +15,7 @@ from hashlib import sha256
 from crypto.digests import DIGEST_BYTES, framed
 from pbft.apps.state_machine import MAX_KEY_BYTES
 from pbft.messages import TREE_FANOUT, TreeNode
+from pbft.storage.database import MAX_RECORD_KEY_BYTES
 
 APPLICATION, SESSIONS = 0, 1
 BUCKET_ENTRIES = 64
@@ -28,14 +29,15 @@ Joined = bytes | bytearray
 _NIBBLES = bytes.maketrans(b"0123456789abcdef", bytes(range(16)))
 
 
-def _prefixes(domain: bytes, longest: int) -> list[bytes]:
-    """What comes before a piece in a digest of this domain, by the length of the piece."""
-    return [framed(domain) + length.to_bytes(2, "big") for length in range(longest + 1)]
+def _prefixes(domain: bytes) -> list[bytes]:
+    """What comes before a record's key in a digest of this domain, by the length of the key."""
+    lengths = range(MAX_RECORD_KEY_BYTES + 1)
+    return [framed(domain) + length.to_bytes(2, "big") for length in lengths]
 
 
-_ENTRY = _prefixes(b"pbft/1 tree entry", MAX_KEY_BYTES)
-_BUCKET = _prefixes(b"pbft/1 tree bucket", 1 + MAX_DEPTH)
-_INNER = _prefixes(b"pbft/1 tree node", 1 + MAX_DEPTH)
+_ENTRY = _prefixes(b"pbft/1 tree entry")
+_BUCKET = _prefixes(b"pbft/1 tree bucket")
+_INNER = _prefixes(b"pbft/1 tree node")
 
 
 class MalformedNode(Exception):

@@ -3,11 +3,14 @@ from hashlib import sha256
 import pytest
 from hypothesis import given, strategies as st
 
+from crypto.digests import DIGEST_BYTES
 from pbft.messages import TreeNode
+from pbft.storage.database import MAX_RECORD_KEY_BYTES
 from pbft.storage.tree_node import (
     BUCKET_ENTRIES,
     EMPTY_DIGEST,
     MalformedNode,
+    entry_digest,
     node_digest,
     place_of,
 )
@@ -42,6 +45,11 @@ def test_a_key_is_below_exactly_the_prefixes_of_its_hash(key: bytes, depth: int)
     if depth:
         with pytest.raises(MalformedNode, match="out of place"):
             node_digest(bucket(key, path=path[:-1] + bytes([path[-1] ^ 1])))
+
+
+def test_what_only_a_damaged_table_can_hold_has_a_digest_as_well() -> None:
+    """So that whoever compares the table with its tree finds it, and does not fail on it."""
+    assert len(entry_digest(b"k" * MAX_RECORD_KEY_BYTES, b"v")) == DIGEST_BYTES
 
 
 @pytest.mark.rule("R23")
