@@ -89,6 +89,7 @@ class _Walk:
         self._summary = summary
         self._deadline = deadline
         self._sources = [info.id for info in config.replicas]
+        self._silent: list[int] = []
         self._ahead = [(ROOT, summary.application_root)]
         self._fetched: dict[TreePath, TreeNode] = {}
 
@@ -123,25 +124,29 @@ class _Walk:
         ends = loop.time() + self._deadline
         while paths[0] not in self._fetched:
             if not self._sources:
+                self._sources, self._silent = self._silent, []
+            if not self._sources:
                 raise _Gone
             if loop.time() >= ends:
                 raise DeadlineExceeded("no replica goes on showing its state", sent=False)
-            source = self._sources.pop(0)
-            if await self._ask(source, paths, wanted):
-                self._sources.append(source)
+            await self._ask(self._sources.pop(0), paths, wanted)
 
     async def _ask(
         self, source: int, paths: tuple[TreePath, ...], wanted: dict[TreePath, bytes]
-    ) -> bool:
-        """Whether this source may be asked again for this state."""
+    ) -> None:
+        """Take what it shows. One that was silent comes after all others, a wrong one never again.
+
+        A silent one costs its whole patience: in its turn with others, that would be most of the
+        time that a backup takes.
+        """
         try:
             answer = await self._asker.ask_state(source, self._summary.seq, paths, PATIENCE)
         except DeadlineExceeded:
-            return True
-        if answer.summary.seq != self._summary.seq or not _true(answer, wanted):
-            return False
-        self._fetched.update((node.path, node) for node in answer.nodes)
-        return bool(answer.nodes)
+            self._silent.append(source)
+            return
+        if answer.nodes and answer.summary.seq == self._summary.seq and _true(answer, wanted):
+            self._fetched.update((node.path, node) for node in answer.nodes)
+            self._sources.append(source)
 
 
 def _true(answer: StateAnswer, wanted: dict[TreePath, bytes]) -> bool:

@@ -58,6 +58,7 @@ def test_liars_and_silent_replicas_change_nothing_and_liars_are_not_asked_again(
     walked = [replica for replica, seq in notary.asked if seq]
     assert walked.count(2) > 10
     assert walked.count(0) <= 3, "it tells the truth about inner nodes"
+    assert walked.count(1) == 1, "each time costs its whole patience"
     assert walked.count(3) == 1
 
 
