@@ -1,5 +1,7 @@
 """`pbft inspect`: what is on the disk of a replica that is stopped."""
 
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -85,17 +87,19 @@ class Report(Struct):
 @click.command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
+@click.option("--all", "every_slot", is_flag=True, help="One line for each sequence number.")
 @click.pass_context
-def inspect(context: click.Context, directory: Path, as_json: bool) -> None:
+def inspect(context: click.Context, directory: Path, as_json: bool, every_slot: bool) -> None:
     """Say what is in the data directory DIR of a replica that is stopped, and whether it is whole.
 
+    Sequence numbers in a row that are equally far are shown in one line, unless --all is given.
     Needs no keys and writes nothing. Exit code 1 if something is damaged.
     """
     report = look_at(directory)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report)))
     else:
-        click.echo("\n".join(_lines(report)))
+        click.echo("\n".join(_lines(report, every_slot)))
     if any(file.damage for file in report.files.values()):
         context.exit(1)
 
@@ -205,12 +209,12 @@ def _state(file: Path, findings: Findings) -> StateReport:
 # --- for people -----------------------------------------------------------------------------------
 
 
-def _lines(report: Report) -> list[str]:
+def _lines(report: Report, every_slot: bool) -> list[str]:
     lines = [f"data directory    {report.directory}"]
     for name, file in report.files.items():
         lines += ["", f"{name} ({CONTENTS[name]})", *_file_lines(file)]
         if name == "log" and report.log:
-            lines += _log_lines(report.log)
+            lines += _log_lines(report.log, every_slot)
         if name == "state" and report.state:
             lines += _state_lines(report.state)
     return lines
@@ -229,7 +233,7 @@ def _file_lines(file: FileReport) -> list[str]:
     return lines
 
 
-def _log_lines(log: LogReport) -> list[str]:
+def _log_lines(log: LogReport, every_slot: bool) -> list[str]:
     changing = " (in a view change)" if log.in_view_change else ""
     goal = log.recovering_above
     forgotten = f"votes up to seq {goal.above_seq}, view {goal.above_view + 1}" if goal else "no"
@@ -243,12 +247,21 @@ def _log_lines(log: LogReport) -> list[str]:
         f"  stable          {log.stable_checkpoint}, signed by {signers or 'nobody'}",
         f"  own checkpoints {', '.join(map(str, log.own_checkpoints)) or 'none'}",
         f"  slots           {seqs}, {log.batches} batches",
-        *map(_slot_line, log.slots),
+        *_slot_lines(log.slots, every_slot),
         f"  evidence        {log.evidence}",
     ]
 
 
-def _slot_line(slot: SlotReport) -> str:
+def _slot_lines(slots: list[SlotReport], every_slot: bool) -> Iterator[str]:
+    """A line for each run of sequence numbers that are equally far."""
+    numbered = [(slot.seq, 0 if every_slot else number, slot) for number, slot in enumerate(slots)]
+    for (_, phase), run in groupby(numbered, lambda each: (each[0] - each[1], _phase(each[2]))):
+        seqs = [seq for seq, _, _ in run]
+        where = f"{seqs[0]}..{seqs[-1]}" if len(seqs) > 1 else f"{seqs[0]}"
+        yield f"    {where:>16}  {phase}"
+
+
+def _phase(slot: SlotReport) -> str:
     votes = {
         "pre-prepare": slot.pre_prepare,
         "prepare": slot.prepare,
@@ -256,7 +269,7 @@ def _slot_line(slot: SlotReport) -> str:
         "prepared": slot.prepared,
     }
     cast = [f"{name} in view {view}" for name, view in votes.items() if view is not None]
-    return f"    {slot.seq:>8}  {', '.join([*cast, *['committed'] * slot.committed])}"
+    return ", ".join([*cast, *["committed"] * slot.committed])
 
 
 def _state_lines(state: StateReport) -> list[str]:

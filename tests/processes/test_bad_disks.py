@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -213,6 +214,12 @@ def test_inspect_shows_what_is_on_a_disk(killed: Cluster) -> None:
     assert text.returncode == 0
     assert f"replica {VICTIM} of cluster" in text.stdout
     assert f"stable          {log['stable_checkpoint']}, signed by" in text.stdout
+    every = pbft("inspect", killed.data / f"replica-{VICTIM}", "--all").stdout.split()
+    assert all(str(slot["seq"]) in every for slot in slots)
+    runs = re.findall(r"^ +(\d+)(?:\.\.(\d+))?  ", text.stdout, re.MULTILINE)
+    shown = [seq for first, last in runs for seq in range(int(first), int(last or first) + 1)]
+    assert shown == [slot["seq"] for slot in slots]
+    assert len(runs) < len(slots)
 
 
 @pytest.mark.rule("R41")
