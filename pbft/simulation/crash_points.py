@@ -126,7 +126,8 @@ class Story:
             self._restart()
             self._take_part()
         except Stuck:
-            return unfinished(self._cluster)
+            silent = [f"liveness: {machine.endpoint} may not vote" for machine in self._silent()]
+            return [*unfinished(self._cluster), *silent]
         self.points = tuple(tuple(machine.points) for machine in self._cluster.machines)
         for machine in self._cluster.machines:
             machine.cut_power_after(None)
@@ -169,14 +170,23 @@ class Story:
         self._settle()
 
     def _take_part(self) -> None:
-        """Once more if somebody was killed in here: everybody is to vote after that."""
+        """Once more if somebody was killed in here: everybody is to vote after that.
+
+        A replica may have started a moment ago, and not have heard yet whether it has forgotten
+        anything (R41).
+        """
         deaths = -1
         while deaths != len(self.kinds):
+            self._until(lambda: not self._silent())
             deaths, self._before = len(self.kinds), self._cluster.ledger.last
             self._go_on(PARAMETERS.checkpoint_interval + 1)
             for client in self._cluster.clients:
                 client.read_all()
             self._settle()
+
+    def _silent(self) -> list[Machine]:
+        machines = self._cluster.machines
+        return [each for each in machines if each.node is None or each.node.core.gate.silent]
 
     def _absent(self) -> list[str]:
         """Everybody has executed all (or it would be stuck): everybody must have voted as well."""
