@@ -2,12 +2,21 @@
 
 import asyncio
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.processes.running import Cluster, make_keys, ready, until
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts_arrive() -> None:
+    """A shell's background jobs ignore SIGINT, and so would every process that tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 SHORT_WINDOW = ("--set", "checkpoint_interval=16", "--set", "window=64")
 
