@@ -4,6 +4,7 @@ Each bug is made here and lives for one run; without it the same seed is clean.
 """
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 import client.ordered
+import client.reads
 import client.session
 from pbft.codec import decode_body
 from pbft.core import certificates, new_view
@@ -173,6 +175,24 @@ def tokens_are_ignored(patch: Patch) -> None:
     patch.setattr(client.session.ClientSession, "read", careless)
 
 
+def reads_do_not_move_the_token(patch: Patch) -> None:
+    settle = client.reads.FastReads._settle
+
+    def forgetful(self: Any, ticket: Any, agreed: Any) -> None:
+        settle(self, ticket, agreed._replace(seq=0))
+
+    patch.setattr(client.reads.FastReads, "_settle", forgetful)
+
+
+def reads_with_a_token_believe_one_replica(patch: Patch) -> None:
+    decide = client.reads.meets_what_is_known
+
+    def credulous(quorum: Any, *args: Any) -> Any:
+        return decide(SimpleNamespace(w=quorum.w - 1), *args)
+
+    patch.setattr(client.reads, "meets_what_is_known", credulous)
+
+
 def votes_are_forgotten_at_a_restart(patch: Patch) -> None:
     restore = LogStore.restore
 
@@ -238,6 +258,8 @@ MUTANTS = (
     Mutant(fast_reads_do_not_wait_for_execution, with_a_twin, ("linearizability",)),
     Mutant(clients_believe_one_reply_less, led_by("lie"), ("results",)),
     Mutant(tokens_are_ignored, of_kind("weather"), ("tokens",)),
+    Mutant(reads_do_not_move_the_token, of_kind("storm"), ("tokens",)),
+    Mutant(reads_with_a_token_believe_one_replica, led_by("lie"), ("results",)),
     Mutant(votes_are_forgotten_at_a_restart, of_kind("outage"), ("promise",)),
     Mutant(a_restarted_replica_counts_its_state_from_nothing, with_little_room, ("equal digests",)),
 )

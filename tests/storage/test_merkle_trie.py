@@ -118,6 +118,20 @@ def test_a_bucket_splits_above_its_bound_and_merges_again() -> None:
     assert list(nodes(database)) == [ROOT]
 
 
+def test_more_changes_than_a_bucket_has_entries_may_leave_a_bucket() -> None:
+    database = empty()
+    before = many(BUCKET_ENTRIES)
+    change(database, dict(before))
+    turned: Changes = dict.fromkeys(many(BUCKET_ENTRIES - 2))
+    turned |= {b"new-%d" % i: b"" for i in range(9)}
+    change(database, turned)
+    left = {key: value for key, value in (before | turned).items() if value is not None}
+    assert len(turned) > BUCKET_ENTRIES > len(left)
+    assert nodes(database) == nodes(from_scratch(left))
+    change(database, dict.fromkeys(left) | dict.fromkeys(many(BUCKET_ENTRIES + 1)))
+    assert nodes(database) == {}
+
+
 def test_a_bucket_of_large_values_splits_by_its_bytes() -> None:
     database = empty()
     change(database, {b"a": bytes(BUCKET_BYTES - 1)})
