@@ -25,7 +25,7 @@ from pbft.apps.state_machine import ReadableState
 
 HEAD = b"m"
 KEYS, KEYS_END = b"k", b"l"
-BLOCKS, BLOCKS_END = b"r", b"s"
+BLOCKS = b"r"
 LONG_VALUES = b"v"
 
 BLOCK_BITS = 4

@@ -8,8 +8,6 @@ also where this tree has no node there; so trees of different shapes can be comp
 
 from collections.abc import Iterator, Mapping
 
-import msgspec
-
 from pbft.codec import encode
 from pbft.messages import TREE_FANOUT, TreeNode, TreePath
 from pbft.storage.database import CorruptRecord, Reader, Transaction
@@ -20,6 +18,7 @@ from pbft.storage.tree_columns import (
     Inner,
     Totals,
     branches,
+    decode_node,
     in_order_of_place,
     parted,
 )
@@ -33,8 +32,6 @@ from pbft.storage.tree_node import (
 )
 
 INNER_BYTES = TREE_FANOUT * len(EMPTY_DIGEST)
-
-_decoder = msgspec.msgpack.Decoder(Bucket | Inner)
 
 
 class MerkleTrie:
@@ -107,18 +104,11 @@ class MerkleTrie:
 
     def _load(self, reader: Reader, path: bytes) -> Bucket | Inner | None:
         stored = reader.get(self._nodes, path)
-        return None if stored is None else self._decode(path, stored)
-
-    def _decode(self, path: bytes, stored: bytes) -> Bucket | Inner:
-        try:
-            node: Bucket | Inner = _decoder.decode(stored)
-        except msgspec.DecodeError:
-            raise CorruptRecord(f"no tree node in {self._nodes!r} under {path.hex()}") from None
-        return node
+        return None if stored is None else decode_node(path, stored)
 
     def _buckets(self, reader: Reader, path: bytes) -> Iterator[Bucket]:
         for at, stored in self._scan(reader, path):
-            node = self._decode(at, stored)
+            node = decode_node(at, stored)
             if isinstance(node, Bucket):
                 yield node
 
@@ -191,7 +181,7 @@ class MerkleTrie:
         entries: list[Entry] = []
         for at, stored in list(self._scan(transaction, path)):
             transaction.delete(self._nodes, at)
-            node = self._decode(at, stored)
+            node = decode_node(at, stored)
             if isinstance(node, Bucket) and at != path:
                 entries += node.entries()
         return self._place(transaction, path, Bucket.of(sorted(entries)))

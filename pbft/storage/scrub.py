@@ -13,8 +13,8 @@ from pbft.storage.database import CorruptRecord, Database, Reader, reading
 from pbft.storage.examine import LOG_TABLES
 from pbft.storage.state_store import stored_summary
 from pbft.storage.state_trees import TREES
-from pbft.storage.tree_check import contents, node_digest_of, stored_node
-from pbft.storage.tree_columns import Bucket, parted
+from pbft.storage.tree_check import node_digest_of
+from pbft.storage.tree_columns import Bucket, decode_node, parted
 from pbft.storage.tree_node import EMPTY_DIGEST, entry_digest
 
 _PLACES = (*(f"{tree.entries}.nodes" for tree in TREES), *LOG_TABLES)
@@ -64,7 +64,7 @@ class Scrub:
         self.progress.table = _PLACES[self._place]
 
     def _check_node(self, reader: Reader, path: bytes, stored: bytes) -> None:
-        node = stored_node(path, stored)
+        node = decode_node(path, stored)
         digest = node_digest_of(path, node)
         if len(path) > 1 and digest != self._said_above(reader, path):
             raise CorruptRecord(f"the state's tree is not consistent at {path.hex()}")
@@ -79,12 +79,12 @@ class Scrub:
 
     def _said_above(self, reader: Reader, path: bytes) -> bytes | None:
         stored = reader.get(_PLACES[path[0]], path[:-1])
-        above = stored_node(path[:-1], stored) if stored is not None else None
+        above = decode_node(path[:-1], stored) if stored is not None else None
         return None if above is None or isinstance(above, Bucket) else above.child(path[-1])
 
     def _check_entries(self, reader: Reader, bucket: Bucket) -> None:
         table = TREES[self._place].entries
-        for key, digest in contents(bucket):
+        for key, _, digest in bucket.entries():
             value = reader.get(table, key)
             if value is None or entry_digest(key, value) != digest:
                 what = "lost" if value is None else "altered"

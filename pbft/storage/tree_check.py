@@ -5,14 +5,10 @@ same entries is seen by count and by the sum of their digests, which needs no me
 was lost, altered or put in changes it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-import msgspec
-
-from crypto.digests import DIGEST_BYTES
-from pbft.messages import TREE_FANOUT
 from pbft.storage.database import CorruptRecord
-from pbft.storage.tree_columns import Bucket, Inner, parted
+from pbft.storage.tree_columns import Bucket, Inner, decode_node, parted
 from pbft.storage.tree_node import (
     EMPTY_DIGEST,
     bucket_digest,
@@ -21,7 +17,6 @@ from pbft.storage.tree_node import (
 )
 
 _MODULUS = 1 << 256
-_decoder = msgspec.msgpack.Decoder(Bucket | Inner)
 
 Records = Iterable[tuple[bytes, bytes]]
 
@@ -59,14 +54,14 @@ def check_tree(root_path: bytes, nodes: Records) -> tuple[bytes, EntrySum]:
     """
     entries, wanted, root = EntrySum(), dict[bytes, bytes](), EMPTY_DIGEST
     for path, stored in nodes:
-        node = stored_node(path, stored)
+        node = decode_node(path, stored)
         digest = node_digest_of(path, node)
         if path == root_path:
             root = digest
         elif wanted.pop(path, None) != digest:
             raise CorruptRecord(f"the state's tree is not consistent at {path.hex()}")
         if isinstance(node, Bucket):
-            for _, digest in contents(node):
+            for _, _, digest in node.entries():
                 entries.add(digest)
         else:
             children = ((path + bytes([i]), child) for i, child in enumerate(parted(node.digests)))
@@ -74,23 +69,6 @@ def check_tree(root_path: bytes, nodes: Records) -> tuple[bytes, EntrySum]:
     if wanted:
         raise CorruptRecord(f"the state's tree has lost its node {min(wanted).hex()}")
     return root, entries
-
-
-def stored_node(path: bytes, stored: bytes) -> Bucket | Inner:
-    """A tree's record. Raises CorruptRecord."""
-    try:
-        node: Bucket | Inner = _decoder.decode(stored)
-    except msgspec.DecodeError:
-        raise CorruptRecord(f"the state's tree has no node at {path.hex()}") from None
-    children = TREE_FANOUT if isinstance(node, Inner) else len(node.keys)
-    if len(node.digests) != DIGEST_BYTES * children:
-        raise CorruptRecord(f"the state's tree is not consistent at {path.hex()}")
-    return node
-
-
-def contents(bucket: Bucket) -> Iterator[tuple[bytes, bytes]]:
-    """Key and digest of each entry."""
-    return zip(bucket.keys, parted(bucket.digests), strict=True)
 
 
 def node_digest_of(path: bytes, node: Bucket | Inner) -> bytes:

@@ -9,10 +9,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+import msgspec
 from msgspec import Struct
 
 from crypto.digests import DIGEST_BYTES
 from pbft.messages import TREE_FANOUT
+from pbft.storage.database import CorruptRecord
 from pbft.storage.tree_node import EMPTY_DIGEST, Joined, entry_digest, place_of
 
 Change = tuple[bytes, tuple[bytes, bytes | None]]
@@ -104,6 +106,21 @@ class Inner(Struct, array_like=True, tag=1):
         """Note what is below one branch."""
         self.counts[branch], self.sizes[branch], digest = child
         self.digests[DIGEST_BYTES * branch : DIGEST_BYTES * (branch + 1)] = digest
+
+
+_decoder = msgspec.msgpack.Decoder(Bucket | Inner)
+
+
+def decode_node(path: bytes, stored: bytes) -> Bucket | Inner:
+    """The stored node of a tree at `path`. Raises CorruptRecord."""
+    try:
+        node: Bucket | Inner = _decoder.decode(stored)
+    except msgspec.DecodeError:
+        raise CorruptRecord(f"there is no tree node under {path.hex()}") from None
+    columns = TREE_FANOUT if isinstance(node, Inner) else len(node.keys)
+    if len(node.sizes) != columns or len(node.digests) != DIGEST_BYTES * columns:
+        raise CorruptRecord(f"the tree node under {path.hex()} contradicts itself")
+    return node
 
 
 def in_order_of_place(changed: Mapping[bytes, bytes | None]) -> list[Change]:

@@ -45,7 +45,7 @@ def test_a_backup_holds_all_of_the_certified_state(count: int) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.dictionaries(st.binary(min_size=1, max_size=3), st.binary(max_size=9), max_size=400))
+@given(st.dictionaries(st.binary(min_size=1, max_size=3), st.binary(max_size=9), max_size=800))
 def test_whatever_the_state_the_backup_is_that_state(content) -> None:
     notary = filled(content)
     assert content_of(backed_up(notary), notary) == content

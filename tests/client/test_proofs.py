@@ -53,7 +53,7 @@ def test_a_proof_tells_the_value_or_that_there_is_none(notary: Notary, key: byte
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.dictionaries(st.binary(min_size=1, max_size=3), st.binary(max_size=20), max_size=300),
+    st.dictionaries(st.binary(min_size=1, max_size=3), st.binary(max_size=20), max_size=600),
     st.binary(min_size=1, max_size=3),
 )
 def test_every_key_of_every_map_can_be_proved_there_or_absent(content, other) -> None:

@@ -5,11 +5,13 @@ from random import Random
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from pbft.codec import encode
 from pbft.messages import TreeNode
 from pbft.storage.database import CorruptRecord, Reader, reading, writing
 from pbft.storage.memory_database import MemoryDatabase, MemoryTransaction
 from pbft.storage.merkle_trie import MerkleTrie
 from pbft.storage.state_trees import write_entries
+from pbft.storage.tree_columns import Bucket, Inner
 from pbft.storage.tree_node import (
     BUCKET_BYTES,
     BUCKET_ENTRIES,
@@ -56,7 +58,7 @@ def many(count: int, size: int = 1) -> Changes:
 # 200 keys, of which many share the first nibbles of their hashes; some values split a bucket alone.
 keys = st.integers(0, 199).map(lambda i: b"key-%d" % i)
 values = st.sampled_from([b"", b"x", b"y", bytes(BUCKET_BYTES // 2)])
-changes = st.dictionaries(keys, st.none() | values, max_size=80)
+changes = st.dictionaries(keys, st.none() | values, max_size=160)
 
 
 @settings(max_examples=60, deadline=None)
@@ -77,7 +79,7 @@ def test_the_tree_depends_on_the_content_alone(history: list[Changes]) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.dictionaries(keys, values, min_size=1, max_size=80), st.randoms(use_true_random=False))
+@given(st.dictionaries(keys, values, min_size=1, max_size=160), st.randoms(use_true_random=False))
 def test_the_order_of_puts_and_deletes_does_not_matter(
     content: dict[bytes, bytes], random: Random
 ) -> None:
@@ -91,7 +93,7 @@ def test_the_order_of_puts_and_deletes_does_not_matter(
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.dictionaries(keys, values, max_size=60), keys, st.none() | values)
+@given(st.dictionaries(keys, values, max_size=120), keys, st.none() | values)
 def test_another_content_has_another_root(
     content: dict[bytes, bytes], key: bytes, value: bytes | None
 ) -> None:
@@ -244,11 +246,20 @@ def test_a_value_that_has_got_lost_is_corruption() -> None:
         TREE.node(reader, ROOT)
 
 
-def test_a_node_that_is_none_is_corruption() -> None:
+@pytest.mark.parametrize(
+    ("stored", "reason"),
+    [
+        (b"\x93\x00", "no tree node"),
+        (encode(Bucket([b"k"], [2], bytearray(31))), "contradicts itself"),
+        (encode(Bucket([b"k"], [], bytearray(32))), "contradicts itself"),
+        (encode(Inner([0] * 16, [0] * 16, bytearray(15 * 32))), "contradicts itself"),
+    ],
+)
+def test_a_node_that_is_none_is_corruption(stored: bytes, reason: str) -> None:
     database = from_scratch({b"k": b"v"})
     with writing(database) as transaction:
-        transaction.put("nodes", ROOT, b"\x93\x00")
-    with reading(database) as reader, pytest.raises(CorruptRecord, match="no tree node"):
+        transaction.put("nodes", ROOT, stored)
+    with reading(database) as reader, pytest.raises(CorruptRecord, match=reason):
         TREE.root(reader)
 
 

@@ -54,8 +54,8 @@ def content(store: StateStore) -> tuple[Content, Content]:
     return dict(store.application.range()), dict(store.sessions.range())
 
 
-keys = st.integers(0, 150).map(lambda i: b"key-%d" % i)
-contents = st.dictionaries(keys, st.sampled_from([b"", b"x", b"y"]), max_size=120)
+keys = st.integers(0, 300).map(lambda i: b"key-%d" % i)
+contents = st.dictionaries(keys, st.sampled_from([b"", b"x", b"y"]), max_size=240)
 
 
 @pytest.mark.rule("R23")

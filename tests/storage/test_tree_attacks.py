@@ -76,16 +76,16 @@ def cost(database: MemoryDatabase, changes: Changes) -> int:
 
 # -- orders and batches
 
-keys = st.integers(0, 99).map(lambda i: b"k%02d" % (i // 50) + b"%03d" % i)
+keys = st.integers(0, 199).map(lambda i: b"k%02d" % (i // 50) + b"%03d" % i)
 values = st.sampled_from([b"", b"x", b"y" * 50, bytes(BUCKET_BYTES // 3)])
-contents = st.dictionaries(keys, values, max_size=90)
+contents = st.dictionaries(keys, values, max_size=180)
 
 
 @pytest.mark.rule("R21")
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     before=contents,
-    changes=st.dictionaries(keys, st.none() | values, max_size=90),
+    changes=st.dictionaries(keys, st.none() | values, max_size=180),
     batches=st.integers(1, 8),
     random=st.randoms(use_true_random=False),
 )
