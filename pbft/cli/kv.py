@@ -40,15 +40,16 @@ class _Target(Struct, frozen=True):
 
     def run(self, call: Callable[[KV], Awaitable[R]]) -> R:
         """The result of one call over a connection of its own."""
-        return asyncio.run(self._run(call))
+        result, seen = asyncio.run(self._run(call))
+        if self.token is not None:
+            self.token.store(seen)
+        return result
 
-    async def _run(self, call: Callable[[KV], Awaitable[R]]) -> R:
+    async def _run(self, call: Callable[[KV], Awaitable[R]]) -> tuple[R, int]:
+        """The result, and the client's token after it."""
         try:
             async with connect(self.keys, self.client_name, self.timeout) as client:
-                result = await call(KV(client))
-                if self.token is not None:
-                    self.token.store(client.token)
-                return result
+                return await call(KV(client)), client.token
         except DeadlineExceeded as error:
             fate = " (it may still be carried out)" if error.sent else ""
             raise CliError(f"{error}{fate}: see `pbft status` for who answers") from None

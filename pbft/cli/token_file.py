@@ -6,8 +6,8 @@ from msgspec import Struct
 
 from pbft.cli.errors import CliError
 from pbft.cli.files import whole_file
+from pbft.cli.kv_text import MAX_NUMBER
 
-MAX_TOKEN = 2**63 - 1
 _MAX_BYTES = 200
 _MARK = "pbft-token"
 
@@ -24,13 +24,12 @@ class TokenFile(Struct, frozen=True):
             return 0
         with self.path.open("rb") as file:
             words = file.read(_MAX_BYTES).decode("ascii", "replace").split()
-        if len(words) != 3 or words[0] != _MARK or not words[2].isdecimal():
+        token = int(words[2]) if len(words) == 3 and words[2].isdecimal() else -1
+        if words[:1] != [_MARK] or not 0 <= token <= MAX_NUMBER:
             raise CliError(f"{self.path} is no file that --token has written")
         if words[1] != self.cluster_id.hex():
             raise CliError(f"{self.path} has the token of another cluster: give each its own file")
-        if int(words[2]) > MAX_TOKEN:
-            raise CliError(f"{self.path} is no file that --token has written")
-        return int(words[2])
+        return token
 
     def store(self, token: int) -> None:
         """Replace what is there, unless that is as new. Raises CliError, OSError."""

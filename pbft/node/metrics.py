@@ -26,8 +26,10 @@ class NodeCollector(Collector):
             "pbft_stable_checkpoint": ("The stable checkpoint", core.checkpoints.stable_seq),
             "pbft_state_bytes": ("The size of the state", self._node.store.application.size.most),
             "pbft_pending_requests": ("Requests that wait to be ordered", len(core.pool)),
-            "pbft_memory_bytes": ("Memory without mapped files", private_bytes() or 0),
         }
+        memory = private_bytes()
+        if memory is not None:
+            gauges["pbft_memory_bytes"] = ("Memory without mapped files", memory)
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(name, text, value=value)
         events = CounterMetricFamily("pbft_events", "What was dropped or seen", labels=["reason"])

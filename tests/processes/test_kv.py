@@ -1,6 +1,7 @@
 """The key-value store over real sockets: by the command line and by both libraries."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,8 +48,14 @@ def test_the_command_line_reads_what_was_before(kv: Kv) -> None:
     assert "future revision" in kv("get", "--revision", "999999999", "cli/old", code=1)
 
 
+def executed(calm: Cluster) -> int:
+    """The most that any replica has executed."""
+    replicas = json.loads(calm.cli("status", "--json").stdout)
+    return max(report["last_executed"] for report in replicas)
+
+
 @pytest.mark.rule("R20")
-def test_a_token_file_carries_on_what_was_seen(kv: Kv, tmp_path: Path) -> None:
+def test_a_token_file_carries_on_what_was_seen(calm: Cluster, kv: Kv, tmp_path: Path) -> None:
     token = tmp_path / "seen"
     assert kv("--token", str(token), "get", "cli/token", code=1)
     numbers = []
@@ -58,9 +65,12 @@ def test_a_token_file_carries_on_what_was_seen(kv: Kv, tmp_path: Path) -> None:
         assert kv("--token", str(token), "get", "cli/token") == f"{value}\n"
     assert numbers == sorted(set(numbers))
     mark, cluster, _ = token.read_text().split()
+    before = executed(calm)
+    assert kv("--token", str(token), "get", "cli/token") == "three\n"
+    assert executed(calm) == before, "w replicas were far enough: nothing was ordered"
     token.write_text(f"{mark} {cluster} {2**62}\n")
-    late = kv("--token", str(token), "get", "cli/token")
-    assert late == "three\n", "nobody has executed so much: the read is ordered"
+    assert kv("--token", str(token), "get", "cli/token") == "three\n"
+    assert executed(calm) > before, "nobody has executed so much: the read was ordered"
 
 
 @pytest.mark.parametrize(
