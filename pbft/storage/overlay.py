@@ -9,7 +9,7 @@ must not differ by it.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from sortedcontainers import SortedDict
+from sortedcontainers import SortedList
 
 Scan = Callable[[bytes, bytes | None, bool], Iterator[tuple[bytes, bytes]]]
 
@@ -24,37 +24,45 @@ Change = bytes | None | Absent
 
 
 class Overlay:
-    """An ordered map from keys to their changes: a new value, or None for a deletion."""
+    """An ordered map from keys to their changes: a new value, or None for a deletion.
+
+    Keys are put in order when somebody asks for an order, all at once: most often at the end.
+    """
 
     def __init__(self) -> None:
-        self._changes = SortedDict()
+        self._changes: dict[bytes, bytes | None] = {}
+        self._order = SortedList()
+        self._unordered: list[bytes] = []
         self._shape = 0  # counts the moments at which the set of keys changed
 
     @property
     def changes(self) -> Mapping[bytes, bytes | None]:
         """All of them, in order of their keys."""
-        changes: Mapping[bytes, bytes | None] = self._changes
-        return changes
+        return {key: self._changes[key] for key in self._ordered()}
 
     def get(self, key: bytes) -> Change:
         """The change to `key`, or ABSENT."""
-        change: Change = self._changes.get(key, ABSENT)
-        return change
+        return self._changes.get(key, ABSENT)
 
     def set(self, key: bytes, change: Change) -> Change:
         """Record a change, or with ABSENT drop it; returns the one before."""
-        before = self.get(key)
-        if isinstance(change, Absent):
-            self._changes.pop(key, None)
-            self._shape += 1
-        else:
+        before = self._changes.get(key, ABSENT)
+        if not isinstance(change, Absent):
             self._changes[key] = change
-            self._shape += before is ABSENT
+            if before is ABSENT:
+                self._unordered.append(key)
+                self._shape += 1
+        elif before is not ABSENT:
+            del self._changes[key]
+            self._ordered().remove(key)
+            self._shape += 1
         return before
 
     def clear(self) -> None:
         """Drop all changes."""
         self._changes.clear()
+        self._order.clear()
+        self._unordered.clear()
         self._shape += 1
 
     def range(
@@ -64,6 +72,7 @@ class Overlay:
         below = scan(start, end, reverse)
         record = next(below, None)
         last: bytes | None = None
+        value: bytes | None
         shape = -1
         while True:
             if shape != self._shape:
@@ -81,6 +90,12 @@ class Overlay:
             if value is not None:
                 yield last, value
 
+    def _ordered(self) -> SortedList:
+        if self._unordered:
+            self._order.update(self._unordered)
+            self._unordered.clear()
+        return self._order
+
     def _keys(
         self, start: bytes, end: bytes | None, last: bytes | None, reverse: bool
     ) -> Iterator[bytes]:
@@ -91,7 +106,7 @@ class Overlay:
         low = start if low_included else last
         if end is not None and low is not None and low >= end:
             return iter(())
-        keys: Iterator[bytes] = self._changes.irange(
+        keys: Iterator[bytes] = self._ordered().irange(
             low, end, inclusive=(low_included, False), reverse=reverse
         )
         return keys
