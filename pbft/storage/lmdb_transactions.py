@@ -150,10 +150,11 @@ class LmdbTransaction(LmdbReader):
         missing: list[bytes] = []
         try:
             with self._transaction.cursor(place.handle) as cursor:
+                put, seal = cursor.put, place.seal
                 for key, value in changes.items():
                     if value is not None:
                         _check_key(key)
-                        cursor.put(key, place.seal(key, value))
+                        put(key, seal(key, value))
                     elif not self._remove(key, place):
                         missing.append(key)
         except lmdb.Error as error:

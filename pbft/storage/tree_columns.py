@@ -130,11 +130,14 @@ def in_order_of_place(changed: Mapping[bytes, bytes | None]) -> list[Change]:
 
 def branches(path: bytes, changes: list[Change]) -> Iterator[tuple[bytes, list[Change]]]:
     """The changes below `path` by the children in which they belong; the paths of these."""
+    tree, depth = path[:1], len(path)
     low, end = 0, len(changes)
     while low < end:
-        within = changes[low][0][: len(path)]
-        high = bisect_left(changes, (within + _ABOVE,), low)
-        yield path[:1] + within, changes[low:high]
+        within = changes[low][0][:depth]
+        high = low + 1
+        if high < end and changes[high][0].startswith(within):
+            high = bisect_left(changes, (within + _ABOVE,), high + 1)
+        yield tree + within, changes[low:high]
         low = high
 
 
