@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -43,6 +44,7 @@ class Plan(Struct, frozen=True):
     seconds: float  # of each measurement before and after
     kill_primary: bool
     kill_late: int  # times that the fetching replica is killed and started again on the way
+    late_nice: int  # at which it runs: with cores of its own it would take none from the others
 
 
 class Phase(Struct, frozen=True):
@@ -53,6 +55,7 @@ class Phase(Struct, frozen=True):
     operations_per_second: float
     serving_cpu: float  # cores, per serving replica
     serving_cpu_us_per_operation: float  # of one serving replica
+    late_cpu: float  # cores, of the replica that is late
 
 
 class Meter:
@@ -63,15 +66,16 @@ class Meter:
         self.done = 0
         self._serving = [r for r in range(REPLICAS) if r != LATE]
 
-    def _now(self) -> tuple[float, int, float]:
-        return time.perf_counter(), self.done, self._cluster.processor_time(self._serving)
+    def _now(self) -> tuple[float, int, float, float]:
+        serving = self._cluster.processor_time(self._serving)
+        return time.perf_counter(), self.done, serving, self._cluster.processor_time([LATE])
 
     @contextlib.asynccontextmanager
     async def phase(self, name: str, phases: list[Phase]) -> Any:
         """Measure the block."""
-        began, done, spent = self._now()
+        began, done, spent, late = self._now()
         yield
-        ended, done_now, spent_now = self._now()
+        ended, done_now, spent_now, late_now = self._now()
         seconds, operations = ended - began, done_now - done
         cpu = (spent_now - spent) / len(self._serving)
         phases.append(
@@ -81,6 +85,7 @@ class Meter:
                 round(operations / seconds),
                 round(cpu / seconds, 3),
                 round(1e6 * cpu / max(operations, 1)),
+                round(max(0.0, late_now - late) / seconds, 3),  # less than before: it was killed
             )
         )
 
@@ -93,6 +98,7 @@ class Meter:
 @click.option("--seconds", default=15.0, show_default=True, help="Before and after.")
 @click.option("--kill-primary", is_flag=True, help="Three seconds after the transfer's start.")
 @click.option("--kill-late", default=0, help="How often the fetching replica is killed meanwhile.")
+@click.option("--late-nice", default=0, help="Priority of the fetching replica: 19 is the least.")
 def main(**options: Any) -> None:
     """Run one scenario and print its figures as JSON."""
     plan = Plan(**options)
@@ -136,12 +142,11 @@ async def _scenario(cluster: Cluster, plan: Plan) -> dict[str, Any]:
         await asyncio.sleep(2)
         async with meter.phase("before, three replicas", phases):
             await asyncio.sleep(plan.seconds)
-        cluster.start(LATE)
-        seen: list[dict[str, Any]] = []
-        began = time.perf_counter()
-        async with meter.phase("during", phases):
-            await _until_back(cluster, watcher, plan, seen, began)
-        took = round(time.perf_counter() - began, 1)
+        watch = Watch(cluster, watcher, plan)
+        async with meter.phase("fetching", phases):
+            await watch.until_fetched()
+        async with meter.phase("catching up", phases):
+            await watch.until_level()
         async with meter.phase("after, four replicas", phases):
             await asyncio.sleep(plan.seconds)
         counters = {n: (await watcher.status(n))["counters"] for n in _alive(cluster)}
@@ -150,9 +155,9 @@ async def _scenario(cluster: Cluster, plan: Plan) -> dict[str, Any]:
         await asyncio.gather(*tasks, return_exceptions=True)
     return {
         "filled_in_s": filled,
-        "back_after_s": took,
+        "back_after_s": watch.seen[-1]["at"],
         "phases": phases,
-        "progress": seen,
+        "progress": watch.seen,
         "counters": {
             n: {k: v for k, v in found.items() if "state" in k or "send" in k or "repair" in k}
             for n, found in counters.items()
@@ -187,38 +192,66 @@ async def _load(store: KV, plan: Plan, meter: Meter, random: Random) -> None:
             meter.done += 1
 
 
-async def _until_back(
-    cluster: Cluster, watcher: Client, plan: Plan, seen: list[dict[str, Any]], began: float
-) -> None:
-    """Until the late replica has executed what the others had a moment before, and may vote."""
-    kills = [3.0 * (number + 1) for number in range(plan.kill_late)]
-    primary_at = 3.0 if plan.kill_primary else None
-    foremost = 0
-    while (passed := time.perf_counter() - began) < LIMIT_S:
-        if kills and passed > kills[0]:
-            kills.pop(0)
-            cluster.kill(LATE)
-            cluster.start(LATE)
-        if primary_at and passed > primary_at:
-            primary_at = None
-            cluster.kill((await watcher.status((LATE + 1) % REPLICAS))["primary"])
-        late = await _status(watcher, LATE)
-        if late:
-            seen.append(
-                {
-                    "at": round(passed, 1),
-                    "executed": late["last_executed"],
-                    "others": foremost,
-                    "stable": late["stable_checkpoint"],
-                    "transfer": late["transfer"],
-                }
-            )
-            up = not kills and primary_at is None and late["voting"] and late["transfer"] is None
-            if up and 0 < foremost <= late["last_executed"]:
+class Watch:
+    """Starts the late replica, asks how far it is, and kills on the way who is to be killed."""
+
+    def __init__(self, cluster: Cluster, watcher: Client, plan: Plan) -> None:
+        self._cluster = cluster
+        self._watcher = watcher
+        self._nice = plan.late_nice
+        self._kills = [3.0 * (number + 1) for number in range(plan.kill_late)]
+        self._primary_at = 3.0 if plan.kill_primary else None
+        self._foremost = 0
+        self.seen: list[dict[str, Any]] = []
+        self._start()
+        self._began = time.perf_counter()
+
+    def _start(self) -> None:
+        self._cluster.start(LATE)
+        self._cluster.set_priority(LATE, self._nice)
+
+    async def until_fetched(self) -> None:
+        """Until the state has come, and whoever is to be killed has been."""
+        async for late in self._looks():
+            up = not self._kills and self._primary_at is None
+            if up and late["transfer"] is None and late["last_executed"]:
                 return
-        others = [await _status(watcher, r) for r in _alive(cluster) if r != LATE]
-        foremost = max((found["last_executed"] for found in others if found), default=0)
-        await asyncio.sleep(0.2)
+
+    async def until_level(self) -> None:
+        """Until it has executed what the others had a moment before, and may vote."""
+        async for late in self._looks():
+            level = 0 < self._foremost <= late["last_executed"]
+            if late["voting"] and late["transfer"] is None and level:
+                return
+
+    async def _looks(self) -> AsyncIterator[dict[str, Any]]:
+        """What the late replica says of itself, every now and then."""
+        while (passed := time.perf_counter() - self._began) < LIMIT_S:
+            await self._kill(passed)
+            late = await _status(self._watcher, LATE)
+            if late:
+                self.seen.append(
+                    {
+                        "at": round(passed, 1),
+                        "executed": late["last_executed"],
+                        "others": self._foremost,
+                        "stable": late["stable_checkpoint"],
+                        "transfer": late["transfer"],
+                    }
+                )
+                yield late
+            others = [await _status(self._watcher, r) for r in _alive(self._cluster) if r != LATE]
+            self._foremost = max((found["last_executed"] for found in others if found), default=0)
+            await asyncio.sleep(0.2)
+
+    async def _kill(self, passed: float) -> None:
+        if self._kills and passed > self._kills[0]:
+            self._kills.pop(0)
+            self._cluster.kill(LATE)
+            self._start()
+        if self._primary_at and passed > self._primary_at:
+            self._primary_at = None
+            self._cluster.kill((await self._watcher.status((LATE + 1) % REPLICAS))["primary"])
 
 
 async def _status(watcher: Client, replica: int) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ from msgspec import Meta, Struct
 
 from crypto.signing import InvalidKey, Signer, Verifier, check_public_key
 
-VERSION = 1
+VERSION = 2
 SIGNING_DOMAIN = b"pbft/1 handshake"
 NONCE_BYTES = 32
 MAX_HANDSHAKE_BYTES = 512

@@ -21,7 +21,7 @@ from pbft.messages import TREE_FANOUT, Digest, Proof, StateSummary, TreeNode
 from pbft.proofs import InvalidProof, check_certificate, checked_digest, decode_whole
 from pbft.storage.tree_node import EMPTY_DIGEST, inner_digest
 
-FORMAT = 2
+FORMAT = 3
 MAX_RECORD_BYTES = 32 * 1024 * 1024
 _LENGTH_BYTES, _DIGEST_BYTES = 4, 32
 _MAGIC = b"\xabpbft-backup"

@@ -27,7 +27,7 @@ from pbft.storage.tree_node import (
     place_of,
 )
 
-FORMAT = 2
+FORMAT = 3
 MAX_KEY_BYTES = state_machine.MAX_KEY_BYTES
 MAX_PROOF_BYTES = 32 * 1024 * 1024
 ROOT = bytes([APPLICATION])

@@ -5,7 +5,6 @@ core has any use for it, shape and counts of certificates; then signatures, each
 verified is remembered). Only this module and a replica's own signing gate build `Verified`.
 """
 
-from hashlib import sha256
 from typing import TypeVar
 
 from pbft.codec import (
@@ -85,7 +84,6 @@ FROM_REPLICAS = (
     Recovery,
 )
 REMEMBERED_SIGNATURES = 16_384
-LONG_BODY_BYTES = 256
 
 
 class Rejected(Exception):
@@ -259,20 +257,13 @@ class Authenticator:
         return key
 
     def _check_signature(self, key: bytes, envelope: Envelope) -> None:
-        memory = _fingerprint(key, envelope)
+        message = signing_input(self._config.cluster_id, envelope.body)
+        memory = key + envelope.signature + message
         if memory in self._verified:
             return
-        message = signing_input(self._config.cluster_id, envelope.body)
         self.verifications += 1
         if not self._verifier.verify(key, SIGNING_DOMAIN, message, envelope.signature):
             raise Rejected("bad-signature")
         self._verified[memory] = None
         if len(self._verified) > REMEMBERED_SIGNATURES:
             del self._verified[next(iter(self._verified))]
-
-
-def _fingerprint(key: bytes, envelope: Envelope) -> bytes:
-    body = envelope.body
-    if len(body) > LONG_BODY_BYTES:
-        body = b"#" + sha256(body).digest()
-    return key + envelope.signature + body

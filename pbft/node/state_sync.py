@@ -18,13 +18,13 @@ from pbft.storage.tree_node import EMPTY_DIGEST, MalformedNode, content_bytes, n
 PINNED_CHECKPOINTS = 3
 MAX_PINS = 8  # those in use included
 IN_USE_US = 10_000_000  # a pin that was used within this time stays,
-MAX_AGE_US = 900_000_000  # but not for longer than this,
-MAX_GROWTH_BYTES = 4 * 1024**3  # or once it makes the file grow by this
+MAX_AGE_US = 1_800_000_000  # but not for longer than this,
+MAX_GROWTH_BYTES = 16 * 1024**3  # or once it makes the file grow by this
 
 SERVED_BYTES_PER_SECOND, SERVED_BURST_BYTES = 32 * 1024 * 1024, 8 * 1024 * 1024
 PATH_COST_BYTES = 1024  # what walking down to a node costs, as if it were sent
 ANSWER_BYTES = 512 * 1024
-REST = 11
+REST = 49
 """Serving takes one part of a busy replica's time, and all else at least this many (R25)."""
 BUSY_US = 1_000_000  # a replica is busy if it has executed something in this time
 

@@ -8,7 +8,7 @@ from msgspec import Struct
 from pbft.storage.database import CorruptRecord, Database, reading, writing
 from pbft.storage.directory_lock import UnusableDirectory
 
-FORMAT = 3
+FORMAT = 4
 """Of all that is in the directory. Where the identity is and how it begins is the same for ever."""
 IDENTITY_TABLE = "meta"
 IDENTITY_KEY = b"identity"

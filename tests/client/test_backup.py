@@ -10,7 +10,7 @@ from notary import Notary, lie
 
 from client.backup import back_up
 from client.errors import DeadlineExceeded
-from pbft.backups import BackupHeader, BackupReader, BackupWriter, is_backup
+from pbft.backups import FORMAT, BackupHeader, BackupReader, BackupWriter, is_backup
 from pbft.messages import TreeNode
 from pbft.proofs import InvalidProof, decode_proof
 
@@ -162,7 +162,7 @@ def test_a_backup_is_no_proof_and_a_proof_no_backup() -> None:
         decode_proof(raw)
     with pytest.raises(InvalidProof):
         content_of(b"\x00\x00\x00\x02\x91\x01", notary)
-    newer = raw[:17] + b"\x03" + raw[18:]
+    newer = raw[:17] + bytes([FORMAT + 1]) + raw[18:]
     assert is_backup(newer[:32])
-    with pytest.raises(InvalidProof, match="another format than 2"):
+    with pytest.raises(InvalidProof, match=f"another format than {FORMAT}"):
         content_of(newer, notary)

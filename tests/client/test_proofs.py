@@ -10,6 +10,7 @@ from pbft.apps.kv_codec import Compact, Delete, Put
 from pbft.codec import checkpoint_digest
 from pbft.messages import Checkpoint, Envelope, Prepare, TreeNode
 from pbft.proofs import (
+    FORMAT,
     KEY_VALUE,
     MAP,
     InvalidProof,
@@ -139,8 +140,8 @@ def test_a_truncated_or_longer_file_is_refused(notary: Notary) -> None:
 
 def test_a_proof_of_another_format_is_refused_with_its_reason(notary: Notary) -> None:
     raw = encode_proof(notary.proof(HERE))
-    newer = raw[:12] + b"\x03" + raw[13:]
-    with pytest.raises(InvalidProof, match="another format than 2"):
+    newer = raw[:12] + bytes([FORMAT + 1]) + raw[13:]
+    with pytest.raises(InvalidProof, match=f"another format than {FORMAT}"):
         decode_proof(newer)
 
 

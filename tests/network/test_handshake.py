@@ -8,6 +8,7 @@ from network.handshake import (
     MALFORMED,
     MAX_HANDSHAKE_BYTES,
     UNAUTHORISED,
+    VERSION,
     WRONG_CLUSTER,
     WRONG_IDENTITY,
     WRONG_VERSION,
@@ -65,7 +66,7 @@ def test_the_dialler_refuses_another_listener():
 
 def test_the_dialler_refuses_another_version():
     fields = msgpack.unpackb(listener().opening)
-    assert refusal(dialler(), msgpack.packb([1, 2, *fields[2:]])) == WRONG_VERSION
+    assert refusal(dialler(), msgpack.packb([1, VERSION + 1, *fields[2:]])) == WRONG_VERSION
 
 
 def test_the_listener_refuses_a_key_that_is_not_authorised():
@@ -132,8 +133,9 @@ def test_an_answer_with_a_flipped_bit_is_refused(place):
 
 def test_a_challenge_that_is_not_canonical_is_refused():
     opening = listener().opening
-    assert opening[:3] == b"\x95\x01\x01"
-    assert refusal(dialler(), b"\x95\x01\xcc\x01" + opening[3:]) == MALFORMED
+    version = bytes([VERSION])
+    assert opening[:3] == b"\x95\x01" + version
+    assert refusal(dialler(), b"\x95\x01\xcc" + version + opening[3:]) == MALFORMED
 
 
 def test_missing_extra_and_trailing_parts_are_refused():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 
 from crypto.digests import digest
-from pbft.codec import decode_body
+from pbft.codec import SIGNING_DOMAIN, decode_body, signing_input
 from pbft.config import ClientInfo, ClusterConfig, Parameters, ReplicaInfo
 from pbft.core import events
 from pbft.core.batches import BatchContent, content_of
@@ -164,7 +164,7 @@ class Cores:
         signer = self.client_signers[client]
         body = Request(signer.public_key, session, bundle, acknowledged, False, operations)
         raw = msgspec.msgpack.encode(body)
-        signature = signer.sign(b"pbft/1 message", self.config.cluster_id + raw)
+        signature = signer.sign(SIGNING_DOMAIN, signing_input(self.config.cluster_id, raw))
         return Verified(body=body, envelope=Envelope(raw, signature))
 
     def ask(self, i: int, request: Verified) -> Output:
