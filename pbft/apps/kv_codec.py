@@ -201,7 +201,8 @@ def decode_operation(raw: bytes) -> AnyOperation:
     """The operation that `raw` encodes. Raises MalformedOperation, always with the same text."""
     operation = _decode(_operations, raw)
     # How deep the decoder can go depends on the machine, which must not show in the answer.
-    if operation is None or depth(operation) > MAX_TXN_DEPTH or encode(operation) != raw:
+    too_deep = isinstance(operation, Txn) and depth(operation) > MAX_TXN_DEPTH
+    if operation is None or too_deep or encode(operation) != raw:
         raise MalformedOperation("malformed key-value operation")
     checked: AnyOperation = operation
     return checked

@@ -25,7 +25,9 @@ TICK_STEP = 64  # blocks that one tick drops
 
 def raise_floor(head: Head, revision: int) -> Head:
     """`head` with all revisions below `revision` unreadable."""
-    return structs.replace(head, compacted=max(head.compacted, revision))
+    if revision <= head.compacted:
+        return head
+    return Head(head.revision, revision, head.changes, head.oldest, head.due)
 
 
 def closed(head: Head) -> Head:

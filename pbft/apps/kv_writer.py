@@ -33,6 +33,8 @@ from pbft.apps.state_machine import Refused, State
 MAX_DELETED = 10_000  # keys that one operation may delete: its work and memory are bounded
 COMPACT_STEP = 16  # blocks that an explicit compaction drops itself
 
+_NEVER_CHANGED = Entry(None, 0, ())
+
 
 class Writer(View):
     """A view that also writes; later reads of "now" see the writes. `commit` ends it."""
@@ -101,15 +103,15 @@ class Writer(View):
 
     def _change(self, key: bytes, entry: Entry | None, held: Held | None) -> None:
         self._added += 1
-        number = self._newest
-        position, fingers = (entry.position, entry.fingers) if entry else (0, ())
-        jump, moved = advance(fingers, position + 1, number)
+        number, store = self._newest, self._store
+        entry = entry or _NEVER_CHANGED
+        position, fingers = entry.position + 1, entry.fingers
+        jump, moved = advance(fingers, position, number)
         previous = fingers[0] if fingers else 0
-        replaced = entry.held if entry else None
-        change = Change(key, self.revision, held is None, previous, jump, replaced)
+        change = Change(key, self.revision, held is None, previous, jump, entry.held)
         block = block_key(block_of(number))
-        self._store.put(block, extended(self._store.get(block), change))
-        self._store.put(entry_key(key), encode_record(Entry(held, position + 1, moved)))
+        store.put(block, extended(store.get(block), change))
+        store.put(entry_key(key), encode_record(Entry(held, position, moved)))
 
     @property
     def _newest(self) -> int:

@@ -8,7 +8,8 @@ they propagate, and the replica stops.
 from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 from pbft.apps.state_machine import Context, Refused, State, StateMachine
 from pbft.config import Parameters
@@ -87,20 +88,14 @@ class Operations:
     def _execute(
         self, request: Request, context: Context, room: int
     ) -> tuple[OperationResult, ...]:
-        if request.read_only:
-            return self._each(request.operations, self._query, room)
+        run = self._query if request.read_only else partial(self._apply, context)
+        return self._each(request.operations, run, room)
 
-        return self._each(
-            request.operations, lambda operation, room: self._apply(operation, context, room), room
-        )
-
-    def _apply(self, operation: bytes, context: Context, room: int) -> OperationResult:
+    def _apply(self, context: Context, operation: bytes, room: int) -> OperationResult:
         size = self._store.application.size
         bound = self._quota.bound(size)
         with self._store.savepoint() as savepoint:
-            result = self._attempt(
-                lambda: self._machine.apply(self._state, operation, context), room
-            )
+            result = self._attempt(self._machine.apply, (self._state, operation, context), room)
             if result.code == OK and self._quota.refuses(operation, size, bound):
                 result = self._quota.refusal
             if result.code != OK:
@@ -108,7 +103,7 @@ class Operations:
         return result
 
     def _makes_room(self, operation: bytes) -> bool:
-        said = self._outcome(lambda: bytes([bool(self._machine.makes_room(operation))]))
+        said = self._outcome(lambda: bytes([bool(self._machine.makes_room(operation))]), ())
         return said.value == b"\1"
 
     def begin_batch(self) -> None:
@@ -126,7 +121,7 @@ class Operations:
         return self._parameters.max_bundle_reads - self._guard.left
 
     def _query(self, operation: bytes, room: int) -> OperationResult:
-        return self._attempt(lambda: self._machine.query(self._view, operation), room)
+        return self._attempt(self._machine.query, (self._view, operation), room)
 
     def _each(
         self,
@@ -153,8 +148,10 @@ class Operations:
         exhausted = result.code == REFUSED and self._guard.exhausted
         return CROWDED_OUT if exhausted and not fresh else result
 
-    def _attempt(self, run: Callable[[], bytes], room: int) -> OperationResult:
-        result = self._outcome(run)
+    def _attempt(
+        self, run: Callable[..., bytes], arguments: tuple[Any, ...], room: int
+    ) -> OperationResult:
+        result = self._outcome(run, arguments)
         if result.code != OK or len(result.value) <= room:
             return result
         alone = len(result.value) > self._parameters.max_result_bytes
@@ -186,25 +183,21 @@ class Operations:
 
         self._guard.left = UNBOUNDED
         with self._store.savepoint() as savepoint:
-            if self._outcome(tick).code != OK:
+            if self._outcome(tick, ()).code != OK:
                 savepoint.rollback()
 
-    def _outcome(self, run: Callable[[], bytes]) -> OperationResult:
-        result = _outcome(run)
+    def _outcome(self, run: Callable[..., bytes], arguments: tuple[Any, ...]) -> OperationResult:
+        try:
+            value = run(*arguments)
+            result = OperationResult(OK, value) if isinstance(value, bytes) else APPLICATION_ERROR
+        except Refused as refusal:
+            result = OperationResult(REFUSED, _refusal_text(refusal))
+        except OWN_TROUBLE:
+            raise
+        except _STRAY:
+            result = APPLICATION_ERROR
         self._guard.check()
         return result
-
-
-def _outcome(run: Callable[[], bytes]) -> OperationResult:
-    try:
-        value = run()
-    except Refused as refusal:
-        return OperationResult(REFUSED, _refusal_text(refusal))
-    except OWN_TROUBLE:
-        raise
-    except _STRAY:
-        return APPLICATION_ERROR
-    return OperationResult(OK, value) if isinstance(value, bytes) else APPLICATION_ERROR
 
 
 def _refusal_text(refusal: Refused) -> bytes:

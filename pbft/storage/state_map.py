@@ -7,6 +7,8 @@ from pbft.storage.database import Reader
 from pbft.storage.overlay import Absent, Change, Overlay
 from pbft.storage.state_size import StateSize
 
+NOT_BYTES = "keys and values are bytes"
+
 
 class StateIncomplete(Exception):
     """The state is being fetched from other replicas: there is nothing to read or execute on."""
@@ -33,7 +35,8 @@ class Map:
 
     def get(self, key: bytes) -> bytes | None:
         """The value under `key`, or None. Raises TypeError, StateIncomplete, StorageFailure."""
-        _check_bytes(key)
+        if not isinstance(key, bytes):
+            raise TypeError(NOT_BYTES)
         change = self._overlay.get(key)
         return self._load(key) if isinstance(change, Absent) else change
 
@@ -44,12 +47,14 @@ class Map:
 
         It cannot be carried into another batch: that is a RuntimeError.
         """
-        _check_bytes(start, b"" if end is None else end)
+        if not (isinstance(start, bytes) and isinstance(end, bytes | None)):
+            raise TypeError(NOT_BYTES)
         return self._walk(start, end, reverse, self._epoch)
 
     def put(self, key: bytes, value: bytes) -> None:
         """Raises TypeError, and Refused for a key or value of a length that is not allowed."""
-        _check_bytes(key, value)
+        if not (isinstance(key, bytes) and isinstance(value, bytes)):
+            raise TypeError(NOT_BYTES)
         if not 1 <= len(key) <= MAX_KEY_BYTES:
             raise Refused(f"a key has 1 to {MAX_KEY_BYTES} bytes")
         if len(value) > MAX_VALUE_BYTES:
@@ -58,7 +63,8 @@ class Map:
 
     def delete(self, key: bytes) -> None:
         """Remove `key` if it is there."""
-        _check_bytes(key)
+        if not isinstance(key, bytes):
+            raise TypeError(NOT_BYTES)
         if 1 <= len(key) <= MAX_KEY_BYTES:
             self._change(key, None)
 
@@ -93,7 +99,7 @@ class Map:
         """Take back the changes since `remember`."""
         changes, self._undo = self._undo or [], None
         for key, before in reversed(changes):
-            self._set(key, before)
+            self.size.changed(key, self._overlay.set(key, before), before)
         self._undo = []
 
     def keep(self) -> None:
@@ -103,14 +109,10 @@ class Map:
     def _change(self, key: bytes, value: bytes | None) -> None:
         if not self._writable:
             raise RuntimeError("no batch is open")
-        before = self._set(key, value)
+        before = self._overlay.set(key, value)
+        self.size.changed(key, before, value)
         if self._undo is not None:
             self._undo.append((key, before))
-
-    def _set(self, key: bytes, change: Change) -> Change:
-        before = self._overlay.set(key, change)
-        self.size.changed(key, before, change)
-        return before
 
     def _load(self, key: bytes) -> bytes | None:
         if self._reader is None:
@@ -135,9 +137,3 @@ class Map:
         if self._reader is None:
             raise StateIncomplete
         return self._reader.scan(self.name, start, end, reverse=reverse)
-
-
-def _check_bytes(*values: bytes) -> None:
-    for value in values:
-        if not isinstance(value, bytes):
-            raise TypeError("keys and values are bytes")

@@ -204,16 +204,17 @@ class Savepoint:
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
+        self._application, self._sessions = store.application, store.sessions
 
     def __enter__(self) -> "Savepoint":
-        for state in (self._store.application, self._store.sessions):
-            state.remember()
+        self._application.remember()
+        self._sessions.remember()
         return self
 
     def rollback(self) -> None:
         """Undo the changes since the context was entered."""
-        for state in (self._store.application, self._store.sessions):
-            state.undo()
+        self._application.undo()
+        self._sessions.undo()
 
     def __exit__(
         self,
@@ -223,8 +224,8 @@ class Savepoint:
     ) -> None:
         if kind is not None:
             self.rollback()
-        for state in (self._store.application, self._store.sessions):
-            state.keep()
+        self._application.keep()
+        self._sessions.keep()
         self._store.release()
 
 
