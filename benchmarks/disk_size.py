@@ -35,6 +35,7 @@ from pbft.simulation.wire import Directory
 from pbft.simulation.world import START_OF_TIME, World
 from pbft.storage.data_directory import DataDirectory, open_data_directory
 from pbft.storage.lmdb_database import LmdbDatabase
+from pbft.storage.page_file import PageFile
 from pbft.storage.pinned_state import PinnedState
 from pbft.storage.state_size import ENTRY_BYTES
 from pbft.storage.state_store import StateStore
@@ -73,8 +74,15 @@ class Moment(Struct, frozen=True):
 
 
 def sample(database: LmdbDatabase, file: Path) -> Sample:
-    """How large it is now."""
-    return Sample(file.stat().st_blocks * 512, database.pages, database.used_pages)
+    """How large it is now; what older states alone hold counts as free."""
+    with PageFile(file) as pages:
+        used = database.pages - pages.free_pages()
+    return Sample(taken(file), database.pages, used)
+
+
+def taken(file: Path) -> int:
+    """The bytes that it takes on the disk."""
+    return file.stat().st_blocks * 512
 
 
 # --- an hour ---------------------------------------------------------------------------------
@@ -157,7 +165,6 @@ class Hour:
             self._folders[replica],
             self.config.cluster_id,
             replica,
-            fresh_ok=True,
             durable=False,
             log_map_bytes=room.log,
             state_map_bytes=room.state,
@@ -237,8 +244,7 @@ def full_state(folder: Path, value_bytes: int) -> float:
         pins.append(store.pin())
         while len(pins) > (1 if pins[-1].crowded else PINNED_CHECKPOINTS):
             pins.popleft().close()
-    taken = sample(database, folder / "data.mdb").taken
-    ratio = taken / store.application.size.exact()
+    ratio = taken(folder / "data.mdb") / store.application.size.exact()
     for pin in pins:
         pin.close()
     database.close()

@@ -142,16 +142,6 @@ class LmdbDatabase:
         last: int = self._environment.info()["last_pgno"]
         return last + 1
 
-    @property
-    def used_pages(self) -> int:
-        """How many of them hold records as they are now; the others are free or hold old ones."""
-        with self._environment.begin() as transaction:
-            trees = [transaction.stat(table.handle) for table in self._tables.values()]
-        trees.append(self._environment.stat())
-        return sum(
-            tree["branch_pages"] + tree["leaf_pages"] + tree["overflow_pages"] for tree in trees
-        )
-
     def close(self) -> None:
         """Abort what is open and let others open the directory. Idempotent."""
         if self._writer is not None:
