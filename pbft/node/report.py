@@ -14,6 +14,7 @@ from pbft.storage.scrub import Progress
 def report(
     replica: int,
     core: Replica,
+    *,
     state_bytes: int,
     max_state_bytes: int,
     log_commits: int,

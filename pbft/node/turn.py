@@ -292,7 +292,13 @@ class Node:
 
     def report(self) -> bytes:
         """What this replica says of itself, as JSON."""
-        checked = self.authenticator.verifications
-        size, most = self.store.application.size.most, self._context.parameters.max_state_bytes
-        commits, me = self._log.commits, self._context.id
-        return report(me, self.core, size, most, commits, checked, self.scrubbed, self.counters)
+        return report(
+            self._context.id,
+            self.core,
+            state_bytes=self.store.application.size.most,
+            max_state_bytes=self._context.parameters.max_state_bytes,
+            log_commits=self._log.commits,
+            verifications=self.authenticator.verifications,
+            scrubbed=self.scrubbed,
+            counters=self.counters,
+        )
