@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+from hasty import sent_before_it_is_durable
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -15,7 +16,6 @@ from pbft.codec import decode_body
 from pbft.core.log import Log
 from pbft.core.view_change import ViewChanges
 from pbft.messages import Envelope, NewView, Packet
-from pbft.node.turn import Node
 from pbft.simulation.checkers import Witness
 from pbft.simulation.crash_points import (
     REPLICAS,
@@ -128,19 +128,6 @@ def test_a_point_that_is_never_reached_is_a_failure() -> None:
 
 
 # --- the checkers bite -----------------------------------------------------------------------
-
-
-def sent_before_it_is_durable(patch: Patch) -> None:
-    persist = Node._persist
-
-    def hasty(self: Node, outputs: Any) -> None:
-        for output in outputs:
-            for send in output.sends:
-                self._send(send)
-        persist(self, outputs)
-        outputs[:] = [replace(output, sends=()) for output in outputs]
-
-    patch.setattr(Node, "_persist", hasty)
 
 
 def the_flush_is_not_one_transaction(patch: Patch) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hasty import sent_before_it_is_durable
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -27,7 +28,6 @@ from pbft.messages import Batch, PreparedProof, PrePrepare, Proposal
 from pbft.node.authentication import Authenticator
 from pbft.node.executor import Executor
 from pbft.node.log_store import LogStore
-from pbft.node.turn import Node
 from pbft.simulation.runner import run
 from pbft.simulation.scenario import Scenario, scenario_of, stress_of
 from pbft.storage.state_store import StateStore
@@ -101,18 +101,6 @@ def batches_go_unchecked(patch: Patch) -> None:
             return proposal(self, packet, peer)
 
     patch.setattr(Authenticator, "_proposal", trusting)
-
-
-def sent_before_it_is_durable(patch: Patch) -> None:
-    persist = Node._persist
-
-    def hasty(self: Node, outputs: Any) -> None:
-        for output in outputs:
-            for send in output.sends:
-                self._send(send)
-        persist(self, outputs)
-
-    patch.setattr(Node, "_persist", hasty)
 
 
 def gaps_stay_gaps_in_a_new_view(patch: Patch) -> None:
