@@ -5,7 +5,7 @@ import random
 import socket
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -87,9 +87,9 @@ def last_lines(folder: Path, count: int) -> str:
 class Watcher:
     """Asks the replicas how they are."""
 
-    def __init__(self, client: Client, replicas: range) -> None:
+    def __init__(self, client: Client, replicas: Iterable[int]) -> None:
         self._client = client
-        self._replicas = replicas
+        self._replicas = tuple(replicas)
         self.highest_view = 0
 
     async def reports(self) -> dict[int, Report]:

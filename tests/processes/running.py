@@ -9,10 +9,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from client.client import Client
-from client.errors import ClientError
+from pbft.cli import laboratory
+from pbft.cli.errors import CliError
+from pbft.cli.laboratory import Report, Watcher
 from pbft.cli.processes import ReplicaProcesses
 from pbft.config_file import load_cluster
 
@@ -21,7 +22,6 @@ PORTS = range(10_000, 19_000)  # below those that outgoing connections are given
 WAIT_SECONDS = 30.0
 POLL_SECONDS = 0.05
 
-Report = dict[str, Any]
 Reports = dict[int, Report]
 
 
@@ -95,29 +95,25 @@ class Cluster:
 
 async def reports(client: Client, replicas: Iterable[int]) -> Reports:
     """What those that answer say of themselves."""
-
-    async def ask(replica: int) -> tuple[int, Report] | None:
-        try:
-            return replica, await client.status(replica, deadline=1.0)
-        except ClientError:
-            return None
-
-    answers = await asyncio.gather(*map(ask, replicas))
-    return dict(answer for answer in answers if answer is not None)
+    return await Watcher(client, replicas).reports()
 
 
 async def until(
     client: Client, replicas: Iterable[int], holds: Callable[[Reports], bool]
 ) -> Reports:
     """Ask again and again until what all `replicas` say fulfils `holds`."""
-    wanted = list(replicas)
-    deadline = time.monotonic() + WAIT_SECONDS
-    while True:
+    wanted, found = list(replicas), Reports()
+
+    async def satisfied() -> bool:
+        nonlocal found
         found = await reports(client, wanted)
-        if len(found) == len(wanted) and holds(found):
-            return found
-        assert time.monotonic() < deadline, f"waited in vain; the last reports: {found}"
-        await asyncio.sleep(POLL_SECONDS)
+        return len(found) == len(wanted) and holds(found)
+
+    try:
+        await laboratory.until("what the test wants", satisfied, WAIT_SECONDS)
+    except CliError as error:
+        raise AssertionError(f"{error}; the last reports: {found}") from None
+    return found
 
 
 async def written(path: Path, text: str, times: int = 1) -> None:
