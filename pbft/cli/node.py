@@ -92,7 +92,6 @@ def node(
         data,
         config.cluster_id,
         replica,
-        fresh_ok=True,
         log_map_bytes=room.log,
         state_map_bytes=room.state,
     )

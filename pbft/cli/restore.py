@@ -84,7 +84,7 @@ def _fill(file: Path, old: ClusterConfig, new: ClusterConfig, replica: int, path
         reader = BackupReader(opened, old)
         root = reader.header.summary.application_root
         start = StateSummary(0, reader.header.summary.time, root, EMPTY_DIGEST)
-        directory = open_data_directory(path, new.cluster_id, replica, fresh_ok=True)
+        directory = open_data_directory(path, new.cluster_id, replica)
         try:
             store = StateStore(directory.state)
             store.begin_transfer(start)

@@ -28,7 +28,7 @@ _MARKER = "first-start"
 
 
 class DataDirectory:
-    """Both environments of one replica in `path`; `created` says that this is their first start.
+    """Both environments of one replica in `path`.
 
     `discarded` says why the state was begun anew, and is empty if it was not.
     """
@@ -38,14 +38,12 @@ class DataDirectory:
         path: Path,
         log: LmdbDatabase,
         state: LmdbDatabase,
-        created: bool,
         discarded: str,
         opened: ExitStack,
     ) -> None:
         self.path = path
         self.log = log
         self.state = state
-        self.created = created
         self.discarded = discarded
         self._opened = opened
         self._closed = False
@@ -78,18 +76,17 @@ def open_data_directory(
     cluster_id: bytes,
     replica: int,
     *,
-    fresh_ok: bool,
     durable: bool = True,
     log_map_bytes: int = LOG_MAP_BYTES,
     state_map_bytes: int = STATE_MAP_BYTES,
 ) -> DataDirectory:
-    """Open the data of `replica` in `path`, or with `fresh_ok` make it where there is none.
+    """Open the data of `replica` in `path`, or make it where there is none.
 
     The map sizes (bytes) bound the two files. Raises DirectoryInUse, MissingData, DamagedLog,
     TooLarge, WrongDirectory, WrongFormat (each an UnusableDirectory), and StorageFailure.
     """
     with ExitStack() as opened:
-        created, discarded = _enter(path, fresh_ok, opened), ""
+        created, discarded = _enter(path, opened), ""
         bounds = {LOG: log_map_bytes, STATE: state_map_bytes}
         if not created:
             discarded = _inspect(path, cluster_id, replica, bounds)
@@ -100,18 +97,15 @@ def open_data_directory(
         _identify(log, path / LOG, cluster_id, replica, created)
         _identify(state, path / STATE, cluster_id, replica, created or bool(discarded))
         _unmark(path)
-        return DataDirectory(path, log, state, created, discarded, opened.pop_all())
+        return DataDirectory(path, log, state, discarded, opened.pop_all())
 
 
-def _enter(path: Path, fresh_ok: bool, opened: ExitStack) -> bool:
+def _enter(path: Path, opened: ExitStack) -> bool:
     """Lock the directory; returns whether this is a first start, which is marked then."""
     try:
-        if fresh_ok:
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        elif not path.is_dir():
-            raise MissingData(f"there is no data directory {path}")
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
         opened.callback(DirectoryLock(path).release)
-        created = _is_first_start(path, fresh_ok)
+        created = _is_first_start(path)
         if created:
             _begin_first_start(path)
         return created
@@ -119,13 +113,9 @@ def _enter(path: Path, fresh_ok: bool, opened: ExitStack) -> bool:
         raise StorageFailure(_unusable(path, error)) from None
 
 
-def _is_first_start(path: Path, fresh_ok: bool) -> bool:
+def _is_first_start(path: Path) -> bool:
     marked = (path / _MARKER).exists()
-    if not marked and any(file.exists() for file in data_files(path).values()):
-        return False
-    if not fresh_ok:
-        raise MissingData(f"there is no data of a replica in {path}")
-    return True
+    return marked or not any(file.exists() for file in data_files(path).values())
 
 
 def _begin_first_start(path: Path) -> None:

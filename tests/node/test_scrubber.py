@@ -30,7 +30,7 @@ class Clock:
 
 @pytest.fixture
 def data(tmp_path: Path) -> DataDirectory:
-    directory = open_data_directory(tmp_path / "data", b"c" * 32, 1, fresh_ok=True)
+    directory = open_data_directory(tmp_path / "data", b"c" * 32, 1)
     store = StateStore(directory.state)
     store.begin_batch(1, 1)
     for number in range(2000):
@@ -104,6 +104,6 @@ def test_what_it_finds_stops_the_replica_and_has_the_files_examined_at_the_next_
         scrubber.work()
     data.close()
     assert not (tmp_path / "data" / NOTE_NAME).exists()
-    again = open_data_directory(tmp_path / "data", b"c" * 32, 1, fresh_ok=True)
+    again = open_data_directory(tmp_path / "data", b"c" * 32, 1)
     assert "'application' and its tree do not hold the same" in again.discarded
     again.close()

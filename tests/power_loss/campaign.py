@@ -156,7 +156,7 @@ class Life:
         assert wanted or report["last_executed"] == 0
 
     def _standing(self, data: Path) -> dict[str, int]:
-        directory = open_data_directory(data, self.cluster_id, REPLICA, fresh_ok=False)
+        directory = open_data_directory(data, self.cluster_id, REPLICA)
         try:
             restored, store = LogStore(directory.log).restore(), StateStore(directory.state)
         finally:

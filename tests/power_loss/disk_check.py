@@ -111,10 +111,8 @@ def check_image(folder: Path, cluster_id: bytes, allowed: Allowed) -> str:
 
 
 def _check_once(path: Path, cluster_id: bytes, allowed: Allowed) -> str:
-    directory = open_data_directory(path, cluster_id, REPLICA, fresh_ok=allowed.first_start)
+    directory = open_data_directory(path, cluster_id, REPLICA)
     try:
-        if not allowed.first_start and directory.created:
-            raise Lost("it calls itself new")
         if directory.discarded:
             raise Lost(f"it begins its state anew: {directory.discarded}")
         found = content_of(directory.log, TABLES)
@@ -128,7 +126,7 @@ def _check_once(path: Path, cluster_id: bytes, allowed: Allowed) -> str:
             _consistent.append(after[1])
     finally:
         directory.close()
-    directory = open_data_directory(path, cluster_id, REPLICA, fresh_ok=False)
+    directory = open_data_directory(path, cluster_id, REPLICA)
     try:
         again = content_of(directory.log, TABLES), content_of(directory.state, STATE_TABLES)
         if again != after or after[0] == found:

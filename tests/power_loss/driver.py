@@ -64,7 +64,7 @@ class RealDisk:
     def put_under(self, machine: Machine) -> None:
         """Open, and let the machine use it when it starts."""
         self.opened = open_data_directory(
-            self._path, self._config.cluster_id, REPLICA, fresh_ok=True, durable=self._durable
+            self._path, self._config.cluster_id, REPLICA, durable=self._durable
         )
         machine.log_disk = AnnouncedDatabase(self.opened.log, "log", TABLES)
         machine.state_disk = AnnouncedDatabase(self.opened.state, "state", STATE_TABLES)
@@ -117,7 +117,7 @@ def stop(machine: Machine, disk: RealDisk) -> None:
 def again(keys: Path, data: Path) -> None:
     """Open, commit once to each database, close."""
     config = load_cluster(keys / CLUSTER_FILE)
-    opened = open_data_directory(data, config.cluster_id, REPLICA, fresh_ok=True)
+    opened = open_data_directory(data, config.cluster_id, REPLICA)
     log = AnnouncedDatabase(opened.log, "log", TABLES)
     state = AnnouncedDatabase(opened.state, "state", STATE_TABLES)
     commit_once(log, state)

@@ -24,16 +24,14 @@ from pbft.storage.store_identity import FORMAT, WrongDirectory, WrongFormat
 CLUSTER = b"c" * 32
 
 
-def open_it(path: Path, fresh_ok: bool = False, **changed: Any) -> DataDirectory:
-    return open_data_directory(
-        path, changed.get("cluster", CLUSTER), changed.get("replica", 2), fresh_ok=fresh_ok
-    )
+def open_it(path: Path, **changed: Any) -> DataDirectory:
+    return open_data_directory(path, changed.get("cluster", CLUSTER), changed.get("replica", 2))
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A directory with the data of replica 2, closed."""
-    open_it(tmp_path / "data", fresh_ok=True).close()
+    open_it(tmp_path / "data").close()
     return tmp_path / "data"
 
 
@@ -45,8 +43,7 @@ def overwrite_identity(path: Path, record: bytes) -> None:
 
 
 def test_a_first_start_makes_both_environments(tmp_path: Path) -> None:
-    directory = open_it(tmp_path / "some" / "data", fresh_ok=True)
-    assert directory.created
+    directory = open_it(tmp_path / "some" / "data")
     with writing(directory.log) as transaction:
         for table in LOG_TABLES:
             transaction.put(table, b"k", b"v")
@@ -56,40 +53,19 @@ def test_a_first_start_makes_both_environments(tmp_path: Path) -> None:
     directory.close()
     directory.close()
     again = open_it(tmp_path / "some" / "data")
-    assert not again.created
     with reading(again.log) as snapshot:
         assert [snapshot.get(table, b"k") for table in LOG_TABLES] == [b"v"] * len(LOG_TABLES)
     assert StateStore(again.state).seq == 1
     again.close()
 
 
-def test_a_second_start_is_none_even_where_a_first_one_is_allowed(data: Path) -> None:
-    directory = open_it(data, fresh_ok=True)
-    assert not directory.created
-    directory.close()
-
-
 @pytest.mark.rule("R41")
-def test_an_empty_directory_is_refused_unless_a_first_start_is_allowed(tmp_path: Path) -> None:
-    with pytest.raises(MissingData, match="there is no data directory"):
-        open_it(tmp_path / "none")
-    assert not (tmp_path / "none").exists()
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(MissingData, match="there is no data of a replica"):
-        open_it(tmp_path / "empty")
-    directory = open_it(tmp_path / "empty", fresh_ok=True)
-    assert directory.created
-    directory.close()
-
-
-@pytest.mark.rule("R41")
-@pytest.mark.parametrize("fresh_ok", [False, True])
-def test_a_directory_that_has_lost_its_log_is_refused(data: Path, fresh_ok: bool) -> None:
+def test_a_directory_that_has_lost_its_log_is_refused(data: Path) -> None:
     shutil.rmtree(data / "log")
     with pytest.raises(
         MissingData, match=r"log has lost its data while .* start with an empty one"
     ):
-        open_it(data, fresh_ok=fresh_ok)
+        open_it(data)
     assert not (data / "log").exists()
 
 
@@ -97,7 +73,7 @@ def test_a_directory_that_has_lost_its_log_is_refused(data: Path, fresh_ok: bool
 def test_a_log_that_was_emptied_is_refused(data: Path) -> None:
     (data / "log" / "data.mdb").write_bytes(b"")
     with pytest.raises(MissingData, match="log has been emptied"):
-        open_it(data, fresh_ok=True)
+        open_it(data)
 
 
 @pytest.mark.rule("R41")
@@ -185,12 +161,10 @@ def test_a_first_start_can_be_interrupted_anywhere(
         for name in ("LmdbDatabase", "write_identity"):
             patch.setattr(data_directory, name, counted(getattr(data_directory, name)))
         with pytest.raises(StorageFailure, match="power cut"):
-            open_it(tmp_path / "data", fresh_ok=True)
-    with pytest.raises(MissingData):
-        open_it(tmp_path / "data")
-    directory = open_it(tmp_path / "data", fresh_ok=True)
-    assert directory.created
-    directory.close()
+            open_it(tmp_path / "data")
+    assert (tmp_path / "data" / "first-start").exists()
+    open_it(tmp_path / "data").close()
+    assert not (tmp_path / "data" / "first-start").exists()
     open_it(tmp_path / "data").close()
 
 
@@ -201,10 +175,10 @@ def test_what_a_power_cut_has_torn_in_a_first_start_is_begun_anew(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(data_directory, "_unmark", lambda _path: None)
-        open_it(tmp_path / "data", fresh_ok=True).close()
+        open_it(tmp_path / "data").close()
     (tmp_path / "data" / torn / "data.mdb").write_bytes(bytes(8192))
-    directory = open_it(tmp_path / "data", fresh_ok=True)
-    assert directory.created
+    directory = open_it(tmp_path / "data")
+    assert directory.discarded == ""
     directory.close()
     open_it(tmp_path / "data").close()
 
@@ -222,7 +196,7 @@ def test_a_first_start_makes_every_folder_above_durable(
 
     monkeypatch.setattr(os, "fsync", fsync)
     data = tmp_path / "not" / "yet" / "there"
-    open_it(data, fresh_ok=True).close()
+    open_it(data).close()
     assert {data, *list(data.parents)[:3], tmp_path.parent} <= set(synced)
     synced.clear()
     open_it(data).close()
@@ -232,7 +206,7 @@ def test_a_first_start_makes_every_folder_above_durable(
 def test_a_path_that_cannot_be_a_directory_is_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageFailure, match="cannot use the data directory"):
-        open_it(tmp_path / "file" / "data", fresh_ok=True)
+        open_it(tmp_path / "file" / "data")
 
 
 def test_the_storage_and_the_core_mean_the_same_tables_of_the_log() -> None:

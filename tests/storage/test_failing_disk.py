@@ -86,7 +86,7 @@ def check(data: Path, done: str, before: int) -> None:
     """All that was reported as done is there when the disk works again."""
     number = int(done.split()[1]) if " " in done else before
     flushed = number - 1 if done.startswith("voted") else number
-    directory = open_data_directory(data, CLUSTER, REPLICA, fresh_ok=True)
+    directory = open_data_directory(data, CLUSTER, REPLICA)
     assert directory.discarded == ""
     with reading(directory.log) as reader:
         votes = {int(key) for key, _ in reader.scan("slots")}

@@ -16,7 +16,7 @@ Content = dict[tuple[str, bytes], bytes]
 
 
 def open_it(path: Path, **changed: Any) -> DataDirectory:
-    return open_data_directory(path, CLUSTER, 2, fresh_ok=True, durable=False, **changed)
+    return open_data_directory(path, CLUSTER, 2, durable=False, **changed)
 
 
 def write(directory: DataDirectory, seed: int = 1) -> None:

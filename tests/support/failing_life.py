@@ -20,7 +20,7 @@ CLUSTER, REPLICA = b"c" * 32, 2
 def live(data: Path) -> tuple[str, str]:
     done = ""
     try:
-        directory = open_data_directory(data, CLUSTER, REPLICA, fresh_ok=True)
+        directory = open_data_directory(data, CLUSTER, REPLICA)
         done = "opened"
         store = StateStore(directory.state)
         for seq in range(store.seq + 1, store.seq + 4):
