@@ -127,12 +127,16 @@ class Suspect(Body, frozen=True, tag=7):
 
 
 class Status(Body, frozen=True, tag=8):
-    """The heartbeat; `active` is false between views, `slots` lists what waits."""
+    """The heartbeat; `active` is false between views, `slots` lists what waits.
+
+    `known` is the sequence number after which votes and batches are wanted: the last executed one,
+    or while a state is fetched the last one up to which all batches after that are here.
+    """
 
     replica: ReplicaId
     view: Number
     active: bool
-    last_executed: Number  # or, while a state is fetched, up to where all batches after it are here
+    known: Number
     stable_seq: Number
     slots: Annotated[tuple[SlotReport, ...], Meta(max_length=MAX_SLOT_REPORTS)]
 

@@ -114,7 +114,7 @@ class Parts:
         return retransmission.Position(
             view=self.views.view,
             active=self.views.active,
-            executed=self._known,  # what it lacks of the state, its peers cannot send as votes
+            known=self._known,  # what it lacks of the state, its peers cannot send as votes
             stable_seq=self.checkpoints.stable_seq,
             stable_proof=self.checkpoints.stable_proof,
             entered_by=self.views.entered_by,
@@ -159,9 +159,9 @@ class Parts:
     def _catch_up(self) -> None:
         known = self._known
         ahead = [
-            (peer, status.last_executed)
+            (peer, status.known)
             for peer in self._context.peers
-            if (status := self.retransmission.status_of(peer)) and status.last_executed > known
+            if (status := self.retransmission.status_of(peer)) and status.known > known
         ]
         if ahead:
             self.fetching.catch_up(known, ahead)

@@ -32,7 +32,7 @@ class Position(Struct, frozen=True):
 
     view: int
     active: bool
-    executed: int
+    known: int
     stable_seq: int
     stable_proof: Proof
     entered_by: Envelope | None
@@ -66,17 +66,17 @@ class Retransmission:
             self._context.id,
             position.view,
             position.active,
-            position.executed,
+            position.known,
             position.stable_seq,
-            self._reports(position.executed) if position.active else (),
+            self._reports(position.known) if position.active else (),
         )
         self._outbox.send(None, self._context.sign(body).envelope)
         self._timers.set(HEARTBEAT, now.mono + self._every)
 
-    def _reports(self, executed: int) -> tuple[SlotReport, ...]:
+    def _reports(self, known: int) -> tuple[SlotReport, ...]:
         return tuple(
             SlotReport(slot.seq, slot.content is not None, slot.prepared)
-            for slot in self._log.above(executed)[:MAX_SLOT_REPORTS]
+            for slot in self._log.above(known)[:MAX_SLOT_REPORTS]
         )
 
     def status_of(self, replica: int) -> Status | None:
@@ -101,7 +101,7 @@ class Retransmission:
 
     def _repeat_votes(self, body: Status, now: Instant) -> None:
         reports = {report.seq: report for report in body.slots}
-        for slot in self._log.above(body.last_executed)[:SLOTS_PER_ANSWER]:
+        for slot in self._log.above(body.known)[:SLOTS_PER_ANSWER]:
             report = reports.get(slot.seq, SlotReport(slot.seq, False, False))
             self._repeat(slot, report, body, now)
 
@@ -125,4 +125,4 @@ class Retransmission:
 
 
 def _standing(status: Status) -> tuple[int, bool, int, int]:
-    return status.view, status.active, status.last_executed, status.stable_seq
+    return status.view, status.active, status.known, status.stable_seq

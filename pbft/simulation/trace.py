@@ -53,7 +53,7 @@ _NAMES: dict[type, Callable[[Any], str]] = {
     Suspect: lambda b: f"SUSPECT view={b.view}",
     Status: lambda b: (
         f"STATUS view={b.view} {'active' if b.active else 'between views'} "
-        f"executed={b.last_executed} stable={b.stable_seq}"
+        f"known={b.known} stable={b.stable_seq}"
     ),
     FetchBatches: lambda b: f"FETCH-BATCHES {b.first}..{b.last}",
     FetchBatch: lambda b: f"FETCH-BATCH seq={b.seq} digest={_short(b.digest)}",

@@ -41,7 +41,7 @@ def execute(cores: Cores, i: int, seq: int) -> Output:
 
 def beat(i: int, executed: int, **fields: object) -> Status:
     where = {"view": 0, "active": True, "stable_seq": 0, "slots": ()} | fields
-    return Status(replica=i, last_executed=executed, **where)  # type: ignore[arg-type]
+    return Status(replica=i, known=executed, **where)  # type: ignore[arg-type]
 
 
 def ordering(cores: Cores) -> None:

@@ -63,7 +63,7 @@ def test_the_batches_after_the_target_are_fetched_and_kept_until_it_is_there(cor
     cores.receive(LATE, Status(0, 0, True, 2 * K + 3, 2 * K, ()))
     output = cores.tick(LATE, SMALL.heartbeat_interval_ms)
     assert sent(output, FetchBatches) == [(0, FetchBatches(LATE, 2 * K + 1, 2 * K + 3))]
-    assert [body.last_executed for _, body in sent(output, Status)] == [2 * K]
+    assert [body.known for _, body in sent(output, Status)] == [2 * K]
     last = 2 * K + 5 * SMALL.window
     for seq in range(2 * K + 1, last + 1):
         assert not commit(cores, seq).execute
@@ -74,7 +74,7 @@ def test_the_batches_after_the_target_are_fetched_and_kept_until_it_is_there(cor
             assert target is not None
             assert target.seq == 2 * K, "it stays"
             beat = sent(cores.tick(LATE, SMALL.heartbeat_interval_ms), Status)
-            assert [body.last_executed for _, body in beat] == [seq], "votes are wanted from there"
+            assert [body.known for _, body in beat] == [seq], "votes are wanted from there"
     output = cores.step(LATE, events.StateInstalled(summary_of(2 * K), (), None))
     executed = 0
     while output.execute:
