@@ -1,7 +1,7 @@
 """What a replica that was away gets back, and what that may cost those who help (R23, R25, R37)."""
 
 import pytest
-from cores import SMALL, Cores, reasons, sent, summary_of, votes_in
+from cores import SMALL, Cores, beat, reasons, sent, summary_of, votes_in
 
 from pbft.codec import checkpoint_digest
 from pbft.config import Parameters
@@ -15,7 +15,6 @@ from pbft.messages import (
     FetchBatch,
     FetchBatches,
     Prepare,
-    Status,
 )
 
 HELPER, LATE = 0, 3
@@ -38,11 +37,6 @@ def execute(cores: Cores, i: int, seq: int) -> Output:
     commit(cores, i, seq)
     summary = summary_of(seq) if seq % K == 0 else None
     return cores.step(i, events.Executed(seq, summary, (), None))
-
-
-def beat(i: int, executed: int, **fields: object) -> Status:
-    where = {"view": 0, "active": True, "stable_seq": 0, "slots": ()} | fields
-    return Status(replica=i, known=executed, **where)  # type: ignore[arg-type]
 
 
 # -- asking

@@ -1,7 +1,7 @@
 """What a heartbeat says, and what a peer that is stuck gets again (R25, R37)."""
 
 import pytest
-from cores import SMALL, Cores, sent, summary_of
+from cores import SMALL, Cores, beat, sent, summary_of
 from view_changes import new_view, quiet
 
 from pbft.codec import checkpoint_digest, decode_body, encode
@@ -37,11 +37,6 @@ def execute(cores: Cores, i: int, seq: int) -> Output:
     cores.step(i, events.CommittedBatchReceived(votes, content, 1))
     summary = summary_of(seq) if seq % K == 0 else None
     return cores.step(i, events.Executed(seq, summary, (), None))
-
-
-def beat(i: int, executed: int, **fields: object) -> Status:
-    where = {"view": 0, "active": True, "stable_seq": 0, "slots": ()} | fields
-    return Status(replica=i, known=executed, **where)  # type: ignore[arg-type]
 
 
 def ordering(cores: Cores) -> None:

@@ -1,6 +1,9 @@
 """What was said once, said again where it was not meant: nothing of it is believed."""
 
+from hashlib import sha256
+
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from target import D, Target, frame
 
 from crypto.signing import Ed25519Signer
@@ -94,6 +97,17 @@ def test_a_signature_made_in_a_handshake_signs_no_message(body):
     message = signing_input(TARGET.config.cluster_id, encode(body))
     signature = TARGET.signer_of(body).sign(HANDSHAKE_DOMAIN, message)
     assert refused_for_its_signature(frame(Envelope(encode(body), signature)), TARGET.peer_of(body))
+
+
+@pytest.mark.rule("R7")
+@pytest.mark.parametrize("body", SPOKEN, ids=lambda body: type(body).__name__)
+def test_a_signature_covers_what_the_protocol_s_description_says(body):
+    """Signed by another library, from docs/protocol.md: domain, cluster id, digest of the body."""
+    raw, domain = encode(body), b"pbft/1 message"
+    covered = bytes([len(domain)]) + domain + TARGET.config.cluster_id + sha256(raw).digest()
+    signer = TARGET.signer_of(body)
+    private = Ed25519PrivateKey.from_private_bytes(signer._secret_key[:32])
+    assert private.sign(covered) == TARGET.sign(body).signature
 
 
 @pytest.mark.parametrize("body", SPOKEN, ids=lambda body: type(body).__name__)

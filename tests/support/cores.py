@@ -32,7 +32,9 @@ from pbft.messages import (
     PrePrepare,
     Proposal,
     Request,
+    SlotReport,
     StateSummary,
+    Status,
     Verified,
 )
 from pbft.simulation.signing import KeyedHashRegistry
@@ -251,6 +253,19 @@ class Cores:
             SessionView(r.client, r.session, r.bundle - 1, (r.bundle,)) for r in content.requests
         )
         return events.Executed(seq, summary_of(seq) if checkpoint else None, views, None)
+
+
+def beat(
+    replica: int,
+    known: int,
+    *,
+    view: int = 0,
+    active: bool = True,
+    stable_seq: int = 0,
+    slots: tuple[SlotReport, ...] = (),
+) -> Status:
+    """A heartbeat."""
+    return Status(replica, view, active, known, stable_seq, slots)
 
 
 def summary_of(seq: int) -> StateSummary:
