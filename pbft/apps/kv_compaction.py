@@ -25,9 +25,7 @@ TICK_STEP = 64  # blocks that one tick drops
 
 def raise_floor(head: Head, revision: int) -> Head:
     """`head` with all revisions below `revision` unreadable."""
-    if revision <= head.compacted:
-        return head
-    return Head(head.revision, revision, head.changes, head.oldest, head.due)
+    return structs.replace(head, compacted=revision) if revision > head.compacted else head
 
 
 def closed(head: Head) -> Head:

@@ -95,7 +95,7 @@ class Operations:
         size = self._store.application.size
         bound = self._quota.bound(size)
         with self._store.savepoint() as savepoint:
-            result = self._attempt(self._machine.apply, (self._state, operation, context), room)
+            result = self._attempt(room, self._machine.apply, self._state, operation, context)
             if result.code == OK and self._quota.refuses(operation, size, bound):
                 result = self._quota.refusal
             if result.code != OK:
@@ -103,7 +103,7 @@ class Operations:
         return result
 
     def _makes_room(self, operation: bytes) -> bool:
-        said = self._outcome(lambda: bytes([bool(self._machine.makes_room(operation))]), ())
+        said = self._outcome(lambda: bytes([bool(self._machine.makes_room(operation))]))
         return said.value == b"\1"
 
     def begin_batch(self) -> None:
@@ -121,7 +121,7 @@ class Operations:
         return self._parameters.max_bundle_reads - self._guard.left
 
     def _query(self, operation: bytes, room: int) -> OperationResult:
-        return self._attempt(self._machine.query, (self._view, operation), room)
+        return self._attempt(room, self._machine.query, self._view, operation)
 
     def _each(
         self,
@@ -148,10 +148,8 @@ class Operations:
         exhausted = result.code == REFUSED and self._guard.exhausted
         return CROWDED_OUT if exhausted and not fresh else result
 
-    def _attempt(
-        self, run: Callable[..., bytes], arguments: tuple[Any, ...], room: int
-    ) -> OperationResult:
-        result = self._outcome(run, arguments)
+    def _attempt(self, room: int, run: Callable[..., bytes], *arguments: Any) -> OperationResult:
+        result = self._outcome(run, *arguments)
         if result.code != OK or len(result.value) <= room:
             return result
         alone = len(result.value) > self._parameters.max_result_bytes
@@ -183,10 +181,10 @@ class Operations:
 
         self._guard.left = UNBOUNDED
         with self._store.savepoint() as savepoint:
-            if self._outcome(tick, ()).code != OK:
+            if self._outcome(tick).code != OK:
                 savepoint.rollback()
 
-    def _outcome(self, run: Callable[..., bytes], arguments: tuple[Any, ...]) -> OperationResult:
+    def _outcome(self, run: Callable[..., bytes], *arguments: Any) -> OperationResult:
         try:
             value = run(*arguments)
             result = OperationResult(OK, value) if isinstance(value, bytes) else APPLICATION_ERROR
