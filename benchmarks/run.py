@@ -122,10 +122,10 @@ class Cluster:
     def _processor_time(self) -> float:
         return sum(map(machine.cpu_seconds, self._processes.pids.values()))
 
-    def processor_time(self, replicas: Iterable[int]) -> float:
-        """What these replicas have used so far (s), as far as they run."""
+    def processor_times(self, replicas: Iterable[int]) -> dict[int, float]:
+        """What those of these replicas that run have used so far (s), by their process numbers."""
         pids = self._processes.running()
-        return sum(machine.cpu_seconds(pids[r]) for r in replicas if r in pids)
+        return {pids[r]: machine.cpu_seconds(pids[r]) for r in replicas if r in pids}
 
     def runs(self, replica: int) -> bool:
         """Whether it was started and not killed."""

@@ -66,9 +66,9 @@ class Meter:
         self.done = 0
         self._serving = [r for r in range(REPLICAS) if r != LATE]
 
-    def _now(self) -> tuple[float, int, float, float]:
-        serving = self._cluster.processor_time(self._serving)
-        return time.perf_counter(), self.done, serving, self._cluster.processor_time([LATE])
+    def _now(self) -> tuple[float, int, dict[int, float], dict[int, float]]:
+        serving = self._cluster.processor_times(self._serving)
+        return time.perf_counter(), self.done, serving, self._cluster.processor_times([LATE])
 
     @contextlib.asynccontextmanager
     async def phase(self, name: str, phases: list[Phase]) -> Any:
@@ -77,7 +77,7 @@ class Meter:
         yield
         ended, done_now, spent_now, late_now = self._now()
         seconds, operations = ended - began, done_now - done
-        cpu = (spent_now - spent) / len(self._serving)
+        cpu = _mean(spent, spent_now)
         phases.append(
             Phase(
                 name,
@@ -85,9 +85,15 @@ class Meter:
                 round(operations / seconds),
                 round(cpu / seconds, 3),
                 round(1e6 * cpu / max(operations, 1)),
-                round(max(0.0, late_now - late) / seconds, 3),  # less than before: it was killed
+                round(_mean(late, late_now) / seconds, 3),
             )
         )
+
+
+def _mean(before: dict[int, float], now: dict[int, float]) -> float:
+    """What the processes that have not been killed meanwhile have used, on the average (s)."""
+    spent = [used - before.get(pid, 0.0) for pid, used in now.items()]
+    return sum(spent) / max(len(spent), 1)
 
 
 @click.command()
@@ -208,7 +214,8 @@ class Watch:
 
     def _start(self) -> None:
         self._cluster.start(LATE)
-        self._cluster.set_priority(LATE, self._nice)
+        if self._nice:
+            self._cluster.set_priority(LATE, self._nice)
 
     async def until_fetched(self) -> None:
         """Until the state has come, and whoever is to be killed has been."""
@@ -243,6 +250,7 @@ class Watch:
             others = [await _status(self._watcher, r) for r in _alive(self._cluster) if r != LATE]
             self._foremost = max((found["last_executed"] for found in others if found), default=0)
             await asyncio.sleep(0.2)
+        raise click.ClickException(f"not there after {LIMIT_S:g} s; seen last: {self.seen[-1:]}")
 
     async def _kill(self, passed: float) -> None:
         if self._kills and passed > self._kills[0]:
